@@ -1,0 +1,301 @@
+"""The only loop over endpoints: pick one, exchange, classify, then go to the next, return, or raise."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from . import _response
+from ._endpoints import EndpointPool, parse_endpoint
+from ._request import Replay, Request, build, with_quorum
+from ._response import PageNotFoundError
+from .errors import (
+    APIError,
+    ClusterError,
+    ClusterMismatchError,
+    EndpointError,
+    EtcdError,
+    InvalidEndpointError,
+    InvalidResponseError,
+    NoLeaderError,
+    RedirectError,
+    ServerError,
+    V2DisabledError,
+)
+from .models import HTTPResult, Response
+
+logger = logging.getLogger("aioetcd2")
+
+T = TypeVar("T")
+A = TypeVar("A", bound="Answer")
+
+Decoder = Callable[[HTTPResult, str], T]
+
+MAX_REDIRECTS = 10
+
+_REDIRECTS = (301, 302, 307, 308)
+
+_ANSWERS = (NoLeaderError, ServerError, InvalidResponseError)
+"""Failures that came as an answer: the request arrived, so a write may have been carried out."""
+
+
+class Answer(Protocol):
+    """What an exchange brings: a whole result, or a stream whose body is still coming."""
+
+    @property
+    def head(self) -> HTTPResult: ...
+    def close(self) -> None: ...
+
+
+class OpenStream(Answer, Protocol):
+    """What a watch needs of a stream."""
+
+    async def read(self) -> bytes: ...
+
+
+class Exchanger(Protocol):
+    """What the loop needs of a transport."""
+
+    @property
+    def closed(self) -> bool: ...
+    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult: ...
+    async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> OpenStream: ...
+    def check_open(self) -> None: ...
+
+
+def at_most_ten(hops: int) -> None:
+    """The default of `check_redirect`.
+
+    Raises:
+        RedirectError: This would be the eleventh redirect in a row.
+    """
+    if hops > MAX_REDIRECTS:
+        raise RedirectError(f"more than {MAX_REDIRECTS} redirects in a row")
+
+
+class Failover:
+    """Carries requests to the first endpoint that answers.
+
+    Args:
+        pool: The endpoints.
+        transport: The way to them.
+        check_redirect: Told the number of redirects in a row before each is followed; raises to refuse.
+        on_first_use: Called once, when the first request is about to be sent.
+
+    Attributes:
+        newest: The highest index that this client has seen of its cluster.
+    """
+
+    def __init__(
+        self,
+        pool: EndpointPool,
+        transport: Exchanger,
+        *,
+        check_redirect: Callable[[int], None] = at_most_ten,
+        on_first_use: Callable[[], None] | None = None,
+    ) -> None:
+        self._pool = pool
+        self._transport = transport
+        self._check_redirect = check_redirect
+        self._on_first_use = on_first_use
+        self._cluster = ""
+        self.newest = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client is closed."""
+        return self._transport.closed
+
+    def forget(self) -> None:
+        """Know nothing of a cluster: the next to answer is the one."""
+        self._cluster = ""
+        self.newest = 0
+
+    def saw(self, index: int) -> None:
+        """Take note of an index that the cluster has reached."""
+        if index > self.newest:
+            self.newest = index
+
+    async def call(self, request: Request, decode: Decoder[T]) -> T:
+        """Send a request, and decode its answer.
+
+        Raises:
+            APIError: The server refused it.
+            ClusterError: No endpoint answered.
+            ClientClosedError: The client is closed.
+        """
+
+        async def attempt(endpoint: str) -> T:
+            result = await self._transport.exchange(endpoint, request)
+            if result.status in _REDIRECTS:
+                result = await self._follow(self._transport.exchange, endpoint, request, result)
+            self._identify(result, request)
+            return decode(result, str(request))
+
+        return await self._each(request, attempt)
+
+    async def open(self, request: Request) -> OpenStream:
+        """Send a request, and return with the header of a 200.
+
+        Raises:
+            APIError: The server refused it.
+            ClusterError: No endpoint answered.
+            ClientClosedError: The client is closed.
+        """
+
+        async def attempt(endpoint: str) -> OpenStream:
+            stream = await self._transport.open(endpoint, request)
+            try:
+                if stream.head.status in _REDIRECTS:
+                    stream = await self._follow(self._transport.open, endpoint, request, stream)
+                self._identify(stream.head, request)
+                if stream.head.status != 200:
+                    raise _response.failure(stream.head, str(request))
+            except BaseException:
+                stream.close()
+                raise
+            return stream
+
+        return await self._each(request, attempt)
+
+    async def at(self, endpoint: str, request: Request, decode: Decoder[T]) -> T:
+        """Send a request to one endpoint and no other, with credentials only if it is one of this client's.
+
+        Raises:
+            APIError: The server refused it.
+            ClusterError: It did not answer.
+            ClientClosedError: The client is closed.
+        """
+        try:
+            result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
+            return decode(result, str(request))
+        except EndpointError as error:
+            raise ClusterError(str(request), [error]) from error
+
+    async def read(self, request: Request) -> Response:
+        """Get a key, never back in time: an answer older than what this client has seen is asked for with quorum.
+
+        Raises:
+            APIError: The server refused it; there is no such key, perhaps.
+            ClusterError: No endpoint answered.
+            ClientClosedError: The client is closed.
+        """
+        newest = self.newest
+        error: APIError | None = None
+        try:
+            response = await self.call(request, _response.keys)
+            index = response.index
+        except APIError as refusal:
+            error, index = refusal, refusal.index
+        if 0 < index < newest:
+            logger.info("%s was answered with index %d after %d; asking again with quorum", request, index, newest)
+            return await self._read_with_quorum(request)
+        self.saw(index)
+        if error is not None:
+            raise error
+        return response
+
+    async def _read_with_quorum(self, request: Request) -> Response:
+        try:
+            response = await self.call(with_quorum(request), _response.keys)
+        except APIError as refusal:
+            self.newest = refusal.index or self.newest
+            raise
+        self.newest = response.index  # lower still: the cluster was made anew from older data
+        return response
+
+    async def _each(self, request: Request, attempt: Callable[[str], Awaitable[T]]) -> T:
+        if self._on_first_use is not None:
+            begin, self._on_first_use = self._on_first_use, None
+            begin()
+        errors: list[EndpointError] = []
+        tried: list[str] = []
+        without_v2: V2DisabledError | None = None
+        while (endpoint := self._pool.next(tried)) is not None:
+            tried.append(endpoint)
+            try:
+                answer = await attempt(endpoint)
+            except PageNotFoundError as error:
+                without_v2 = without_v2 or await self._without_v2(endpoint)
+                self._failed(endpoint, request, error, errors)
+            except EndpointError as error:
+                if request.writes and isinstance(error, _ANSWERS):
+                    error.maybe_applied = True
+                self._failed(endpoint, request, error, errors)
+                if request.replay is Replay.IF_UNSENT and error.maybe_applied:
+                    break
+            except ClusterMismatchError:
+                self._pool.failed(endpoint)
+                raise
+            except EtcdError:
+                self._transport.check_open()
+                self._answered(endpoint, errors)
+                raise
+            else:
+                self._answered(endpoint, errors)
+                return answer
+        raise without_v2 or ClusterError(str(request), errors)
+
+    def _answered(self, endpoint: str, errors: list[EndpointError]) -> None:
+        self._pool.answered(endpoint)
+        if errors:
+            self._pool.pin(endpoint)
+
+    def _failed(self, endpoint: str, request: Request, error: EndpointError, errors: list[EndpointError]) -> None:
+        errors.append(error)
+        self._pool.failed(endpoint)
+        logger.info("%s failed at %s [%s]", request, error, type(error).__name__)
+
+    def _identify(self, result: HTTPResult, request: Request) -> None:
+        cluster = result.headers.get("X-Etcd-Cluster-Id")
+        if cluster and cluster != self._cluster:
+            if self._cluster:
+                raise ClusterMismatchError(result.endpoint, self._cluster, cluster, str(request))
+            self._cluster = cluster
+
+    async def _follow(
+        self, send: Callable[..., Awaitable[A]], endpoint: str, request: Request, answer: A
+    ) -> A:
+        """Follow redirects, method and body kept; credentials go on to our own endpoints only, never onto cleartext."""
+        hops = 0
+        while answer.head.status in _REDIRECTS:
+            hops += 1
+            self._check_redirect(hops)
+            answer.close()
+            before, (endpoint, target) = endpoint, _location(endpoint, request, answer.head)
+            trusted = endpoint in self._pool and not (before.startswith("https:") and endpoint.startswith("http:"))
+            request = msgspec.structs.replace(request, target=target)
+            logger.info("%s redirects to %s%s", before, endpoint, target)
+            answer = await send(endpoint, request, trusted=trusted)
+        return answer
+
+    async def _without_v2(self, endpoint: str) -> V2DisabledError | None:
+        """The error for a path of v2 that was not found, if it is an etcd that says so."""
+        try:
+            result = await self._transport.exchange(endpoint, build("GET", "/version"))
+            return V2DisabledError(endpoint, _response.version(result, "GET /version").server)
+        except EtcdError:
+            return None
+
+
+def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str, str]:
+    """Where a redirect leads: endpoint and target."""
+    where = result.headers.get("Location", "")
+    what = f"{request} at {endpoint}: redirect {result.status}"
+    if not where:
+        raise RedirectError(f"{what} without a Location")
+    unix = endpoint.startswith("unix:")
+    try:
+        parts = urlsplit(urljoin(f"{'http://localhost' if unix else endpoint}{request.target}", where))
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        if not target.isascii() or not target.isprintable() or " " in target:
+            raise InvalidEndpointError("its path has characters that must be encoded")
+        if unix and parts.netloc == "localhost":
+            return endpoint, target
+        return parse_endpoint(f"{parts.scheme}://{parts.netloc}"), target
+    except ValueError as error:
+        raise RedirectError(f"{what} with a bad Location {where[:200]!r}: {error}") from None

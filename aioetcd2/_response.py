@@ -1,0 +1,218 @@
+"""From bytes and headers to a model, or to the error that they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from .errors import (
+    APIError,
+    EndpointError,
+    ErrorCode,
+    EtcdError,
+    InvalidResponseError,
+    NoLeaderError,
+    RedirectError,
+    ServerError,
+    UnauthorizedError,
+    class_for_code,
+)
+from .models import Health, HTTPResult, Node, Response, Version
+
+PAGE_NOT_FOUND = b"404 page not found"
+"""What an etcd answers for a path it does not serve, among them all of v2 where that is off."""
+
+_OWN_CAUSES = ("etcdserver:", "raft:", "context ")
+"""How the causes of errorCode 300 begin when the member failed; any other cause is an answer about the request."""
+
+
+class _KeysBody(Struct, gc=False, rename="camel"):
+    action: str
+    node: Node | None = None
+    prev_node: Node | None = None
+
+
+class _ErrorBody(Struct, gc=False, rename="camel"):
+    error_code: int = 0
+    message: str = ""
+    cause: str = ""
+    index: int = 0
+
+
+class _VersionBody(Struct):
+    etcdserver: str
+    etcdcluster: str = ""
+
+
+class _HealthBody(Struct):
+    health: str | bool
+    reason: str = ""
+
+
+_decode_keys = msgspec.json.Decoder(_KeysBody).decode
+_decode_error = msgspec.json.Decoder(_ErrorBody).decode
+_decode_version = msgspec.json.Decoder(_VersionBody).decode
+_decode_health = msgspec.json.Decoder(_HealthBody).decode
+
+
+class PageNotFoundError(InvalidResponseError):
+    """A path of v2 was answered with 404 in plain text: an etcd with v2 switched off, or no etcd at all."""
+
+
+def raw(result: HTTPResult, request: str) -> HTTPResult:
+    """Any answer as it is; a 5xx is the endpoint's failure."""
+    if result.status >= 500 and isinstance(error := _failure(result, request), EndpointError):
+        raise error
+    return result
+
+
+def keys(result: HTTPResult, request: str) -> Response:
+    """The answer of a keys call, or one event of a watch."""
+    if result.status not in (200, 201):
+        raise failure(result, request)
+    return event(result.body, result)
+
+
+def event(line: bytes, result: HTTPResult) -> Response:
+    """One JSON document of a keys answer, with the index and identity that the headers name."""
+    headers = result.headers
+    try:
+        body = _decode_keys(line)
+        node, prev_node = body.node, body.prev_node
+        if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
+            node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
+        return Response(
+            body.action,
+            node,
+            prev_node,
+            int(headers.get("X-Etcd-Index", 0)),
+            int(headers.get("X-Raft-Index", 0)),
+            int(headers.get("X-Raft-Term", 0)),
+            headers.get("X-Etcd-Cluster-Id", ""),
+        )
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise invalid(result, error, body=line) from error
+
+
+def index(result: HTTPResult) -> int:
+    """The cluster's index, from the header; 0 where it is missing."""
+    try:
+        return int(result.headers.get("X-Etcd-Index", 0))
+    except ValueError as error:
+        raise invalid(result, error) from error
+
+
+def version(result: HTTPResult, request: str) -> Version:
+    """The answer of `/version`."""
+    if result.status != 200:
+        raise failure(result, request)
+    body = decode(_decode_version, result)
+    return Version(body.etcdserver, body.etcdcluster)
+
+
+def health(result: HTTPResult, request: str) -> Health:
+    """The answer of `/health`, which is 503 where the member is not healthy."""
+    if result.status not in (200, 503):
+        raise failure(result, request)
+    body = decode(_decode_health, result)
+    return Health(str(body.health).lower() == "true", body.reason)
+
+
+def decode(decoder: Any, result: HTTPResult) -> Any:
+    """Decode a JSON body.
+
+    Raises:
+        InvalidResponseError: It is not JSON, or has another shape.
+    """
+    try:
+        return decoder(result.body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise invalid(result, error) from error
+
+
+def invalid(result: HTTPResult, error: object, *, body: bytes | None = None) -> InvalidResponseError:
+    """The error for an answer that etcd's v2 API would not give."""
+    return InvalidResponseError(
+        result.endpoint, str(error), status=result.status, body=result.body if body is None else body
+    )
+
+
+def failure(result: HTTPResult, request: str) -> EtcdError:
+    """What an answer that is no success means: an `APIError`, or an `EndpointError` where the endpoint failed."""
+    if result.status >= 500:
+        return _failure(result, request)
+    if 300 <= result.status < 400:
+        where = result.headers.get("Location")
+        return RedirectError(f"{request} at {result.endpoint}: unexpected redirect {result.status} to {where!r}")
+    if result.status == 404 and result.body.startswith(PAGE_NOT_FOUND):
+        return PageNotFoundError(result.endpoint, "no such page", status=404, body=result.body)
+    body = _error_body(result)
+    if body is None:
+        if result.status in (401, 403):
+            return api_error(UnauthorizedError, result, request, _text(result))
+        return invalid(result, "not an answer of etcd")
+    if body.error_code:
+        return _coded(body, result, request)
+    return api_error(UnauthorizedError if result.status in (401, 403) else APIError, result, request, body.message)
+
+
+def refusal(
+    result: HTTPResult, request: str, by_status: Mapping[int, type[APIError]], default: type[APIError] = APIError
+) -> EtcdError:
+    """The error for an answer of members, auth or stats, which have no error codes: told apart by their status."""
+    error = failure(result, request)
+    if type(error) is APIError or (isinstance(error, UnauthorizedError) and result.status in by_status):
+        return api_error(by_status.get(result.status, default), result, request, message_of(result))
+    return error
+
+
+def api_error(cls: type[APIError], result: HTTPResult, request: str, message: str, hint: str = "") -> APIError:
+    """An `APIError` for an answer without an errorCode."""
+    return cls(0, message, status=result.status, endpoint=result.endpoint, request=request, hint=hint)
+
+
+def message_of(result: HTTPResult) -> str:
+    """The server's own words in an answer of members, auth or stats; whatever the body holds else."""
+    body = _error_body(result)
+    return body.message if body is not None and body.message else _text(result)
+
+
+def _coded(body: _ErrorBody, result: HTTPResult, request: str) -> APIError:
+    return class_for_code(body.error_code)(
+        body.error_code,
+        body.message,
+        body.cause,
+        body.index,
+        result.status,
+        endpoint=result.endpoint,
+        request=request,
+    )
+
+
+def _failure(result: HTTPResult, request: str) -> EtcdError:
+    body = _error_body(result)
+    code = body.error_code if body is not None else 0
+    words = _text(result)
+    if body is not None and body.message:
+        words = f"{body.message} ({body.cause})" if body.cause else body.message
+    if code == ErrorCode.RAFT_INTERNAL and body is not None and body.cause and not body.cause.startswith(_OWN_CAUSES):
+        return _coded(body, result, request)
+    reason = f"{result.status} {words}".rstrip()
+    if code in (ErrorCode.RAFT_INTERNAL, ErrorCode.LEADER_ELECT) or (code == 0 and result.status == 503):
+        return NoLeaderError(result.endpoint, reason)
+    return ServerError(result.endpoint, reason, status=result.status)
+
+
+def _error_body(result: HTTPResult) -> _ErrorBody | None:
+    try:
+        body = _decode_error(result.body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+    return body if body.error_code or body.message else None
+
+
+def _text(result: HTTPResult) -> str:
+    return result.body[:200].decode("utf-8", "replace").strip()

@@ -1,0 +1,301 @@
+"""One exchange, or one stream, with one endpoint. The only module that knows aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl as ssl_module
+from collections.abc import Iterable
+from typing import NoReturn
+
+import aiohttp
+from async_timeout import timeout
+from yarl import URL
+
+from . import _curl
+from ._endpoints import socket_path
+from ._request import Request
+from .errors import (
+    ClientClosedError,
+    ConnectError,
+    ConnectionLostError,
+    EndpointError,
+    HeaderTimeoutError,
+    InvalidResponseError,
+)
+from .models import HTTPResult
+
+MAX_BODY = 256 << 20
+"""The most that is read of one answer. A recursive get of a full store is far below; more than this is an attack."""
+
+PROGRESS = 64 << 10
+"""What of a body has to arrive within each header timeout; less is a stall, or a drip meant to hold us for ever."""
+
+_UNSENT = (
+    aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
+    aiohttp.ClientSSLError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+)
+
+
+class _Lost(Exception):
+    """The connection broke after the request; an exception that aiohttp does not take for a reason to send again."""
+
+
+class _SendOnce:
+    """A client middleware that keeps aiohttp from sending a request twice, and knows whether it was sent.
+
+    aiohttp sends PUT and DELETE again by itself when the connection drops, whatever the server did with the first.
+    """
+
+    __slots__ = ("_request",)
+
+    def __init__(self) -> None:
+        self._request: aiohttp.ClientRequest | None = None
+
+    @property
+    def sent(self) -> bool:
+        """Whether any of it may have left; aiohttp makes the response object as it hands over the first byte."""
+        return self._request is not None and getattr(self._request, "response", self) is not None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        self._request = request
+        try:
+            return await handler(request)
+        except _UNSENT:
+            raise
+        except (aiohttp.ClientConnectionError, OSError) as error:
+            if isinstance(error, asyncio.TimeoutError):
+                raise
+            raise _Lost(str(error) or type(error).__name__) from error
+
+
+class Stream:
+    """An answer whose body is still coming.
+
+    Attributes:
+        head: Status and headers; the body too where the status is not 200.
+    """
+
+    __slots__ = ("_response", "_transport", "head")
+
+    def __init__(self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult) -> None:
+        self._transport = transport
+        self._response = response
+        self.head = head
+
+    async def read(self) -> bytes:
+        """The next piece of the body; empty at its end. Cancelling this loses nothing.
+
+        Raises:
+            ConnectionLostError: The connection broke.
+            ClientClosedError: The client was closed.
+        """
+        try:
+            return await self._response.content.readany()
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            self.close()
+            self._transport.check_open()
+            raise ConnectionLostError(self.head.endpoint, _words(error)) from error
+
+    def close(self) -> None:
+        """Drop the answer, and its connection if the body has not ended. Idempotent."""
+        self._response.close()
+
+
+class Transport:
+    """Connections to all endpoints; opens nothing before the first exchange.
+
+    Args:
+        header_timeout: Seconds for connecting, sending and waiting for the header together; `None` = no limit.
+        username: Sent to every endpoint with `password`, by Basic auth, with the first request.
+        password: See `username`.
+        ssl: The TLS context for `https://`; `None` = the system's certificates.
+        connector: The caller's connector, used and not closed.
+        trust_env: Whether proxies are taken from the environment.
+        trace_configs: The caller's aiohttp traces.
+    """
+
+    def __init__(
+        self,
+        *,
+        header_timeout: float | None = 5.0,
+        username: str | None = None,
+        password: str | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        trust_env: bool = False,
+        trace_configs: Iterable[aiohttp.TraceConfig] = (),
+    ) -> None:
+        self.header_timeout = header_timeout
+        self._username = username
+        self._headers = _basic_auth(username, password)
+        self._ssl = ssl
+        self._connector = connector
+        self._trust_env = trust_env
+        self._trace_configs = list(trace_configs)
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.closed = False
+
+    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
+        """Send a request to an endpoint, and read the whole answer.
+
+        Args:
+            endpoint: Where to.
+            request: What.
+            trusted: Whether the endpoint gets the credentials.
+
+        Raises:
+            EndpointError: The endpoint did not answer, or not completely.
+            ClientClosedError: The client is closed.
+        """
+        response = await self._send(endpoint, request, trusted)
+        try:
+            content = response.content
+            body = content.read_nowait() if content.is_eof() else await self._read(endpoint, request, content)
+        except BaseException:
+            response.close()
+            raise
+        return HTTPResult(response.status, response.headers, body, endpoint)
+
+    async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> Stream:
+        """Send a request to an endpoint, and return with its header. The body of a 200 is the caller's to read.
+
+        Raises:
+            EndpointError: The endpoint did not answer.
+            ClientClosedError: The client is closed.
+        """
+        response = await self._send(endpoint, request, trusted)
+        try:
+            body = b"" if response.status == 200 else await self._read(endpoint, request, response.content)
+        except BaseException:
+            response.close()
+            raise
+        return Stream(self, response, HTTPResult(response.status, response.headers, body, endpoint))
+
+    async def close(self) -> None:
+        """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
+        self.closed = True
+        while self._sessions:
+            _, session = self._sessions.popitem()
+            await session.close()
+
+    def check_open(self) -> None:
+        """Raise `ClientClosedError` once the client is closed."""
+        if self.closed:
+            raise ClientClosedError("the client is closed; make a new one")
+
+    async def _send(self, endpoint: str, request: Request, trusted: bool) -> aiohttp.ClientResponse:
+        session = self._session_for(endpoint)
+        if _curl.logger.isEnabledFor(10):
+            _curl.logger.debug("%s", _curl.curl_line(endpoint, request, self._username if trusted else None))
+        headers = self._headers if trusted else {}
+        if request.content_type is not None:
+            headers = {**headers, "Content-Type": request.content_type}
+        once = _SendOnce() if request.writes else None
+        base = "http://localhost" if endpoint.startswith("unix:") else endpoint
+        try:
+            async with timeout(self.header_timeout):
+                return await session.request(
+                    request.method,
+                    URL(base + request.target, encoded=True),
+                    data=request.body,
+                    headers=headers,
+                    allow_redirects=False,
+                    middlewares=() if once is None else (once,),
+                )
+        except Exception as error:
+            self._raise(endpoint, request, error, once is not None and once.sent)
+
+    async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while not content.at_eof():
+                goal = size + PROGRESS
+                async with timeout(self.header_timeout):
+                    while size < goal and (piece := await content.readany()):
+                        pieces.append(piece)
+                        size += len(piece)
+                if size > MAX_BODY:
+                    raise InvalidResponseError(
+                        endpoint, f"the body is longer than {MAX_BODY} bytes", maybe_applied=request.writes
+                    )
+        except asyncio.TimeoutError as error:
+            reason = f"the body stalled for {self.header_timeout} s after {size} bytes"
+            raise HeaderTimeoutError(endpoint, reason, maybe_applied=request.writes) from error
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            self._raise(endpoint, request, error, request.writes)
+        return b"".join(pieces)
+
+    def _raise(self, endpoint: str, request: Request, error: Exception, sent: bool) -> NoReturn:
+        """The exception map, the most specific first."""
+        if self.closed:
+            raise ClientClosedError(f"{request}: the client was closed") from error
+        raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is _Lost else error)
+
+    def _mapped(self, endpoint: str, request: Request, error: Exception, sent: bool) -> EndpointError:
+        if isinstance(error, _UNSENT):
+            return ConnectError(endpoint, _words(error))
+        if isinstance(error, asyncio.TimeoutError):
+            if request.writes and not sent:
+                return ConnectError(endpoint, f"no connection within the header timeout of {self.header_timeout} s")
+            reason = f"no answer within the header timeout of {self.header_timeout} s"
+            return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
+        if isinstance(error, aiohttp.ClientResponseError):
+            return InvalidResponseError(
+                endpoint, f"not HTTP: {error.message.strip()}", status=error.status, maybe_applied=sent
+            )
+        return ConnectionLostError(endpoint, _words(error), maybe_applied=sent)
+
+    def _session_for(self, endpoint: str) -> aiohttp.ClientSession:
+        self.check_open()
+        path = socket_path(endpoint)
+        session = self._sessions.get(path)
+        if session is None:
+            session = self._sessions[path] = self._make_session(path)
+        elif self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("this client is in use on another event loop; make one client for each loop")
+        return session
+
+    def _make_session(self, path: str | None) -> aiohttp.ClientSession:
+        self._loop = asyncio.get_running_loop()
+        connector = self._connector
+        owned = connector is None or path is not None
+        if path is not None:
+            connector = aiohttp.UnixConnector(path, limit=0)
+        elif connector is None:
+            connector = aiohttp.TCPConnector(limit=0, ssl=True if self._ssl is None else self._ssl)
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=owned,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trust_env=self._trust_env,
+            trace_configs=self._trace_configs,
+        )
+
+
+def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
+    if username is None and password is None:
+        return {}
+    if not isinstance(username, str) or not isinstance(password, str):
+        raise ValueError("username and password go together, and both are str")
+    if ":" in username:
+        raise ValueError(f"a user name has no ':', HTTP Basic auth can't carry it: {username!r}")
+    try:
+        token = base64.b64encode(f"{username}:{password}".encode()).decode()
+    except UnicodeEncodeError:
+        raise ValueError("username or password is not valid Unicode") from None
+    return {"Authorization": f"Basic {token}"}
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

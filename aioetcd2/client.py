@@ -1,0 +1,307 @@
+"""The client: builds the parts, owns their life, keeps the endpoints in step with the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as ssl_module
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote_plus
+
+import msgspec
+
+from . import _response
+from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
+from ._failover import Failover, at_most_ten
+from ._request import Replay, build, check_method, quote_key
+from ._transport import Transport
+from .errors import ClusterError, EtcdError, InvalidEndpointError, NoEndpointsError
+from .keys import KeysAPI
+from .members import MembersAPI
+from .models import Health, HTTPResult, Version
+from .watch import WatchHub
+
+if TYPE_CHECKING:
+    import aiohttp
+    from typing_extensions import Self
+
+__all__ = ["Client", "EndpointSelection"]
+
+logger = logging.getLogger("aioetcd2")
+
+Fields = Mapping[str, str] | Iterable[tuple[str, str]]
+
+
+class EndpointSelection(Enum):
+    """Which endpoint a client prefers.
+
+    Attributes:
+        RANDOM: Their order is shuffled once, and whenever the set changes; the first that answers stays pinned.
+        PRIORITIZE_LEADER: In the order given; every `sync()` pins the leader, which saves writes a hop.
+    """
+
+    RANDOM = "random"
+    PRIORITIZE_LEADER = "prioritize_leader"
+
+
+class Client:
+    """A client of one etcd cluster; opens nothing before its first call.
+
+    Safe for any number of concurrent tasks on one event loop. It can be made before the loop runs, and works with and
+    without `async with`.
+
+    Args:
+        endpoints: One endpoint or several: `http://host:port`, `https://host:port`, `host:port` (which means http),
+            `unix:///path/of/a/socket`.
+        username: The user, where the cluster has auth on; sent with the first request, to the endpoints only.
+        password: The user's password. It appears in no `repr`, log line, error or curl line.
+        header_timeout: Seconds for each request at each endpoint: name lookup, connecting, TLS, sending, and waiting
+            for the header; a body may not stall for longer either. `None` = no limit.
+        selection: Which endpoint is preferred.
+        check_redirect: Called with the number of redirects in a row before each is followed; raises to refuse.
+            The default raises `RedirectError` after 10.
+        auto_sync: Seconds between syncs in the background, from the first call on; a failure is logged, and tried
+            again after the same time. `None` = off.
+        quorum: What `keys.get(quorum=None)` means.
+        probe_interval: Seconds between liveness probes of an endpoint while something is watched there.
+        ssl: The TLS context for `https://`; `None` = server certificates are checked against the system's.
+        connector: Your aiohttp connector; it is used, and not closed.
+        trust_env: Whether proxies are taken from the environment, as in aiohttp.
+        trace_configs: Your aiohttp traces.
+
+    Raises:
+        InvalidEndpointError: An endpoint is none.
+        NoEndpointsError: There are no endpoints.
+        ValueError: A number is negative, or the user name can't be sent.
+
+    Example:
+        >>> async with Client("http://127.0.0.1:2379") as client:
+        ...     await client.keys.set("/foo", "bar")
+    """
+
+    def __init__(
+        self,
+        endpoints: str | Iterable[str],
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        header_timeout: float | None = 5.0,
+        selection: EndpointSelection = EndpointSelection.RANDOM,
+        check_redirect: Callable[[int], None] | None = None,
+        auto_sync: float | None = None,
+        quorum: bool = False,
+        probe_interval: float = 5.0,
+        ssl: ssl_module.SSLContext | None = None,
+        connector: aiohttp.BaseConnector | None = None,
+        trust_env: bool = False,
+        trace_configs: Iterable[aiohttp.TraceConfig] = (),
+    ) -> None:
+        if header_timeout is not None:
+            _check_positive("header_timeout", header_timeout)
+        if auto_sync is not None:
+            _check_positive("auto_sync", auto_sync)
+        _check_positive("probe_interval", probe_interval)
+        self._selection = EndpointSelection(selection)
+        self._pool = EndpointPool(parse_endpoints(endpoints), shuffle=self._selection is EndpointSelection.RANDOM)
+        self._transport = Transport(
+            header_timeout=header_timeout,
+            username=username,
+            password=password,
+            ssl=ssl,
+            connector=connector,
+            trust_env=trust_env,
+            trace_configs=trace_configs,
+        )
+        self._auto_sync = auto_sync
+        self._syncing: asyncio.Task[None] | None = None
+        self._failover = Failover(
+            self._pool,
+            self._transport,
+            check_redirect=check_redirect or at_most_ten,
+            on_first_use=None if auto_sync is None else self._start_syncing,
+        )
+        self._watches = WatchHub(self._failover, settled=(header_timeout or 0.0) + probe_interval)
+        self._quorum = quorum
+        self.keys = KeysAPI(self)
+        self.members = MembersAPI(self)
+
+    def __repr__(self) -> str:
+        return f"<Client {', '.join(self._pool.order())}{' closed' if self._transport.closed else ''}>"
+
+    async def __aenter__(self) -> Self:
+        self._transport.check_open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every watcher and every connection; what is under way fails with `ClientClosedError`. Idempotent."""
+        self._transport.closed = True
+        if self._syncing is not None:
+            self._syncing.cancel()
+            await asyncio.wait((self._syncing,))
+        await self._watches.close()
+        await self._transport.close()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints in the order in which a call made now would try them; a copy."""
+        return self._pool.order()
+
+    def set_endpoints(self, endpoints: str | Iterable[str]) -> None:
+        """Use other endpoints from now on, of another cluster perhaps: what was seen of the old one is forgotten.
+
+        Args:
+            endpoints: As for the client itself.
+
+        Raises:
+            InvalidEndpointError: An endpoint is none; nothing has changed.
+            NoEndpointsError: There are none; nothing has changed.
+        """
+        self._pool.give(parse_endpoints(endpoints))
+        self._failover.forget()
+
+    async def sync(self) -> None:
+        """Use the client URLs of the cluster's members as endpoints from now on.
+
+        The pinned endpoint stays pinned if it is among them; with `PRIORITIZE_LEADER` the leader is pinned. When all
+        of them prove unreachable, the endpoints first given are tried before a call gives up.
+
+        Raises:
+            NoEndpointsError: No member has a usable client URL; nothing has changed.
+            ClusterError: No endpoint answered; nothing has changed.
+        """
+        members = await self.members.list()
+        found = list(dict.fromkeys(url for member in members for url in _usable(member.client_urls)))
+        if not found:
+            raise NoEndpointsError("no member of the cluster has a usable client URL")
+        if set(found) != set(self._pool.order()):
+            logger.info("endpoints are now %s", ", ".join(found))
+        self._pool.replace(found)
+        if self._selection is EndpointSelection.PRIORITIZE_LEADER:
+            await self._pin_leader()
+
+    async def auto_sync(self, interval: float) -> NoReturn:
+        """Sync, sleep, and repeat; ends by cancellation or with the first error.
+
+        Args:
+            interval: Seconds between two syncs.
+
+        Raises:
+            EtcdError: As `sync()` does.
+        """
+        _check_positive("interval", interval)
+        while True:
+            await self.sync()
+            await asyncio.sleep(interval)
+
+    async def version(self) -> Version:
+        """The version of the member that answers, and of the cluster (`GET /version`).
+
+        Raises:
+            ClusterError: No endpoint answered.
+        """
+        return await self._failover.call(build("GET", "/version"), _response.version)
+
+    async def health(self, endpoint: str | None = None) -> Health:
+        """Whether a member has a leader and its writes get through (`GET /health`).
+
+        Args:
+            endpoint: Which one to ask, and no other; `None` = the first that answers, be it healthy or not.
+
+        Raises:
+            InvalidEndpointError: `endpoint` is none.
+            ClusterError: It did not answer.
+        """
+        request = build("GET", "/health")
+        if endpoint is None:
+            return await self._failover.call(request, _response.health)
+        return await self._failover.at(parse_endpoint(endpoint), request, _response.health)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Fields | None = None,
+        form: Fields | None = None,
+        json: Any = None,
+        one_shot: bool = False,
+    ) -> HTTPResult:
+        """Send any request on the same failover path, for what this library has no call for.
+
+        Args:
+            method: The HTTP method.
+            path: The path as text; it is encoded as a key is, and can have no `.` or `..` segment.
+            params: The query.
+            form: A form for the body.
+            json: A value to send as JSON instead, if not `None`.
+            one_shot: Whether it must not be sent again once an endpoint may have received it.
+
+        Returns:
+            The answer as it is, whatever its status below 500.
+
+        Raises:
+            ClusterError: No endpoint answered, or all with a 5xx.
+            ValueError: The server could not read such a request.
+        """
+        if form is not None and json is not None:
+            raise ValueError("form and json exclude each other")
+        request = build(
+            check_method(method),
+            quote_key(path),
+            query=_pairs(params),
+            form=None if form is None else [(quote_plus(name), value) for name, value in _pairs(form)],
+            json=None if json is None else msgspec.json.encode(json),
+            replay=Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
+        )
+        return await self._failover.call(request, _response.raw)
+
+    async def _pin_leader(self) -> None:
+        try:
+            leader = await self.members.leader()
+        except ClusterError as error:
+            logger.info("no leader to pin: %s", error)
+            return
+        for url in _usable(leader.client_urls):
+            self._pool.pin(url)
+
+    def _start_syncing(self) -> None:
+        assert self._auto_sync is not None
+        self._syncing = asyncio.ensure_future(_keep_syncing(weakref.ref(self), self._auto_sync))
+
+
+async def _keep_syncing(reference: weakref.ref[Client], interval: float) -> None:
+    """Sync for as long as the client is in use, whatever becomes of each sync."""
+    while (client := reference()) is not None:
+        try:
+            await client.sync()
+        except EtcdError as error:
+            logger.warning("sync failed, next try in %s s: %s", interval, error)
+        del client
+        await asyncio.sleep(interval)
+
+
+def _usable(urls: Iterable[str]) -> Iterable[str]:
+    for url in urls:
+        with suppress(InvalidEndpointError):
+            yield parse_endpoint(url)
+
+
+def _pairs(fields: Fields | None) -> list[tuple[str, str]]:
+    if fields is None:
+        return []
+    return list(fields.items()) if isinstance(fields, Mapping) else list(fields)
+
+
+def _check_positive(name: str, seconds: float) -> None:
+    if not seconds > 0:
+        raise ValueError(f"{name} is above 0 seconds, not {seconds}")

@@ -1,0 +1,443 @@
+"""Every error of this library, and the table that turns etcd's error codes into them.
+
+::
+
+    EtcdError
+    ├── ClientClosedError
+    ├── InvalidEndpointError, NoEndpointsError      (also ValueError)
+    ├── DiscoveryError
+    ├── ClusterError                                .errors, .maybe_applied
+    ├── ClusterMismatchError
+    ├── V2DisabledError                             .server_version
+    ├── RedirectError
+    ├── EndpointError                               .endpoint, .reason, .maybe_applied
+    │   ├── ConnectError                            never sent
+    │   ├── HeaderTimeoutError                      (also TimeoutError)
+    │   ├── ConnectionLostError
+    │   ├── NoLeaderError
+    │   ├── ServerError                             .status
+    │   └── InvalidResponseError                    .status, .body
+    └── APIError                                    .code, .message, .cause, .index, .status
+        └── one class per error code, see ``_BY_CODE``
+
+What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
+each try. What a healthy server said about the request is an `APIError`, raised as it is.
+All of them pickle and copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any
+
+__all__ = [
+    "APIError",
+    "AuthError",
+    "ClientClosedError",
+    "ClusterError",
+    "ClusterMismatchError",
+    "CompareFailedError",
+    "ConnectError",
+    "ConnectionLostError",
+    "DirNotEmptyError",
+    "DiscoveryError",
+    "EndpointError",
+    "ErrorCode",
+    "EtcdError",
+    "EventIndexClearedError",
+    "HeaderTimeoutError",
+    "InvalidEndpointError",
+    "InvalidFieldError",
+    "InvalidFormError",
+    "InvalidIndexError",
+    "InvalidResponseError",
+    "InvalidTTLError",
+    "KeyNotFoundError",
+    "LeaderElectError",
+    "MemberConflictError",
+    "MemberNotFoundError",
+    "NoEndpointsError",
+    "NoLeaderError",
+    "NodeExistsError",
+    "NotDirError",
+    "NotFileError",
+    "PrevValueRequiredError",
+    "RaftInternalError",
+    "RedirectError",
+    "RoleExistsError",
+    "RoleNotFoundError",
+    "RootReadOnlyError",
+    "ServerError",
+    "UnauthorizedError",
+    "UserExistsError",
+    "UserNotFoundError",
+    "V2DisabledError",
+    "WatcherClearedError",
+]
+
+
+def _restore(cls: type[EtcdError], args: tuple[Any, ...], state: dict[str, Any]) -> EtcdError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class EtcdError(Exception):
+    """The base of every error this library raises on its own account."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class ClientClosedError(EtcdError):
+    """The client, or the watcher, was closed; make a new one."""
+
+
+class InvalidEndpointError(EtcdError, ValueError):
+    """The text is no endpoint: `http://`, `https://` or `unix://`, a host and a port, nothing else."""
+
+
+class NoEndpointsError(EtcdError, ValueError):
+    """The set of endpoints is empty."""
+
+
+class DiscoveryError(EtcdError):
+    """Discovery by DNS SRV found nothing; the message holds the cause for each service."""
+
+
+class ClusterMismatchError(EtcdError):
+    """Two endpoints of one client belong to two different clusters (`X-Etcd-Cluster-Id` differs).
+
+    Attributes:
+        expected: The cluster this client has been talking to.
+        actual: The cluster that the endpoint belongs to.
+        endpoint: The endpoint that answered for another cluster.
+    """
+
+    def __init__(self, endpoint: str, expected: str, actual: str, request: str = "") -> None:
+        self.endpoint = endpoint
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"{_prefix(request, endpoint)}it belongs to cluster {actual}, but this client talks to cluster {expected}; "
+            "take it out of the endpoints, or call set_endpoints() to move to another cluster"
+        )
+
+
+class V2DisabledError(EtcdError):
+    """The cluster is an etcd, but it does not serve the v2 API.
+
+    The v2 API is off by default from etcd 3.4 on, and gone from 3.6 on.
+
+    Attributes:
+        server_version: What the server says of itself at `/version`.
+        endpoint: The endpoint that was asked.
+    """
+
+    def __init__(self, endpoint: str, server_version: str) -> None:
+        self.endpoint = endpoint
+        self.server_version = server_version
+        super().__init__(
+            f"{endpoint}: etcd {server_version} does not serve the v2 API; start it with --enable-v2=true "
+            "(etcd 3.4 and 3.5; from 3.6 on the v2 API is gone)"
+        )
+
+
+class RedirectError(EtcdError):
+    """A redirect could not be followed: too many, refused, or with a missing or bad `Location`."""
+
+
+class EndpointError(EtcdError):
+    """One try at one endpoint failed.
+
+    Attributes:
+        endpoint: Where it was tried.
+        reason: What went wrong, without the endpoint.
+        maybe_applied: Whether the request was a write that the server may have carried out all the same.
+    """
+
+    def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False) -> None:
+        self.endpoint = endpoint
+        self.reason = reason
+        self.maybe_applied = maybe_applied
+        super().__init__(f"{endpoint}: {reason}")
+
+
+class ConnectError(EndpointError):
+    """No connection: name lookup, connect or TLS failed. The request was never sent."""
+
+
+class HeaderTimeoutError(EndpointError, TimeoutError):
+    """The server did not answer within the header timeout, or stalled that long in the middle of its answer."""
+
+
+class ConnectionLostError(EndpointError):
+    """The connection broke after the request, or a part of it, was sent."""
+
+
+class NoLeaderError(EndpointError):
+    """The member has no leader, or no quorum, to carry out the request (500 with errorCode 300 or 301, or 503)."""
+
+
+class ServerError(EndpointError):
+    """Any other 5xx.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False, status: int = 500) -> None:
+        super().__init__(endpoint, reason, maybe_applied=maybe_applied)
+        self.status = status
+
+
+class InvalidResponseError(EndpointError):
+    """The answer is not one of etcd's v2 API: not JSON, of a wrong shape, or empty.
+
+    Attributes:
+        status: The HTTP status.
+        body: The first bytes of the answer.
+    """
+
+    BODY_LIMIT = 200
+
+    def __init__(
+        self, endpoint: str, reason: str, *, maybe_applied: bool = False, status: int = 0, body: bytes = b""
+    ) -> None:
+        self.status = status
+        self.body = body[: self.BODY_LIMIT]
+        super().__init__(
+            endpoint,
+            f"probably not an etcd v2 endpoint: {reason} (status {status}, body {self.body!r})",
+            maybe_applied=maybe_applied,
+        )
+
+
+class ClusterError(EtcdError):
+    """No endpoint answered.
+
+    Attributes:
+        errors: One `EndpointError` for each try, in their order.
+        maybe_applied: Whether the request was a write that may have taken effect. If so, read before writing again.
+    """
+
+    def __init__(self, request: str, errors: Iterable[EndpointError]) -> None:
+        self.errors = tuple(errors)
+        self.maybe_applied = any(error.maybe_applied for error in self.errors)
+        lines = [f"{request}: no endpoint answered"]
+        if self.maybe_applied:
+            lines[0] += "; the write may have been applied, read before writing again"
+        lines += [f"  {error} [{type(error).__name__}]" for error in self.errors]
+        super().__init__("\n".join(lines))
+
+
+def _prefix(request: str, endpoint: str) -> str:
+    where = " at ".join(part for part in (request, endpoint) if part)
+    return f"{where}: " if where else ""
+
+
+class APIError(EtcdError):
+    """What a healthy etcd answered instead of doing what was asked.
+
+    Attributes:
+        code: etcd's errorCode; 0 where the answer has none (members, auth and stats, plain text).
+        message: etcd's message for that code, or its own words where there is no code.
+        cause: What it was about, mostly a key; may be empty.
+        index: The cluster's index; 0 where the server names none.
+        status: The HTTP status.
+        endpoint: Which endpoint answered.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        cause: str = "",
+        index: int = 0,
+        status: int = 0,
+        *,
+        endpoint: str = "",
+        request: str = "",
+        hint: str = "",
+    ) -> None:
+        self.code = code
+        self.message = message
+        self.cause = cause
+        self.index = index
+        self.status = status
+        self.endpoint = endpoint
+        text = f"{_prefix(request, endpoint)}{code or status} {message}"
+        if cause:
+            text += f" ({cause})"
+        if index:
+            text += f" [index {index}]"
+        if hint:
+            text += f"; {hint}"
+        super().__init__(text)
+
+
+class KeyNotFoundError(APIError):
+    """100: there is no such key; `cause` names the first part of the path that is missing."""
+
+
+class CompareFailedError(APIError):
+    """101: the condition of a compare-and-set or compare-and-delete does not hold; `cause` shows both sides."""
+
+
+class NotFileError(APIError):
+    """102: the key is a directory."""
+
+
+class NotDirError(APIError):
+    """104: a part of the path is a file."""
+
+
+class NodeExistsError(APIError):
+    """105: the key exists already."""
+
+
+class RootReadOnlyError(APIError):
+    """107: the root can't be written or deleted."""
+
+
+class DirNotEmptyError(APIError):
+    """108: the directory still has keys, hidden ones perhaps; delete it with `recursive=True`."""
+
+
+class UnauthorizedError(APIError):
+    """110, and every 401 or 403 without a code: wrong user, wrong password or missing permission.
+
+    The server does not tell these apart.
+    """
+
+
+class PrevValueRequiredError(APIError):
+    """201: the server can't compare with an empty value; compare with `prev_index` instead."""
+
+
+class InvalidTTLError(APIError):
+    """202: the TTL is not a number."""
+
+
+class InvalidIndexError(APIError):
+    """203: the index is not a number."""
+
+
+class InvalidFieldError(APIError):
+    """209: a field of the request is invalid."""
+
+
+class InvalidFormError(APIError):
+    """210: the form could not be read."""
+
+
+class RaftInternalError(APIError):
+    """300 for a reason that no other member would judge otherwise, as for updating a directory on etcd 3.5."""
+
+
+class LeaderElectError(APIError):
+    """301: during leader election."""
+
+
+class WatcherClearedError(APIError):
+    """400: the watcher was cleared by a recovery of the server."""
+
+
+class EventIndexClearedError(APIError):
+    """401: the server no longer holds the events after the requested index; some are lost to this watcher.
+
+    Read the key again, and go on with `watch(after_index=error.index)`.
+    """
+
+
+class MemberNotFoundError(APIError):
+    """The cluster has no member with this ID, or no longer has."""
+
+
+class MemberConflictError(APIError):
+    """Another member has this ID or one of these peer URLs already."""
+
+
+class UserNotFoundError(APIError):
+    """There is no user of this name."""
+
+
+class UserExistsError(APIError):
+    """There is a user of this name already."""
+
+
+class RoleNotFoundError(APIError):
+    """There is no role of this name."""
+
+
+class RoleExistsError(APIError):
+    """There is a role of this name already."""
+
+
+class AuthError(APIError):
+    """Any other refusal of the auth API; `message` holds the server's words."""
+
+
+class ErrorCode(IntEnum):
+    """etcd's v2 error codes; the same in every release from 2.3 to 3.5."""
+
+    KEY_NOT_FOUND = 100
+    TEST_FAILED = 101
+    NOT_FILE = 102
+    NO_MORE_PEER = 103
+    NOT_DIR = 104
+    NODE_EXIST = 105
+    KEY_IS_PRESERVED = 106
+    ROOT_READ_ONLY = 107
+    DIR_NOT_EMPTY = 108
+    EXISTING_PEER_ADDR = 109
+    UNAUTHORIZED = 110
+    VALUE_REQUIRED = 200
+    PREV_VALUE_REQUIRED = 201
+    TTL_NAN = 202
+    INDEX_NAN = 203
+    VALUE_OR_TTL_REQUIRED = 204
+    TIMEOUT_NAN = 205
+    NAME_REQUIRED = 206
+    INDEX_OR_VALUE_REQUIRED = 207
+    INDEX_VALUE_MUTEX = 208
+    INVALID_FIELD = 209
+    INVALID_FORM = 210
+    REFRESH_VALUE = 211
+    REFRESH_TTL_REQUIRED = 212
+    RAFT_INTERNAL = 300
+    LEADER_ELECT = 301
+    WATCHER_CLEARED = 400
+    EVENT_INDEX_CLEARED = 401
+    STANDBY_INTERNAL = 402
+    INVALID_ACTIVE_SIZE = 403
+    INVALID_REMOVE_DELAY = 404
+    CLIENT_INTERNAL = 500
+
+
+_BY_CODE: dict[int, type[APIError]] = {
+    ErrorCode.KEY_NOT_FOUND: KeyNotFoundError,
+    ErrorCode.TEST_FAILED: CompareFailedError,
+    ErrorCode.NOT_FILE: NotFileError,
+    ErrorCode.NOT_DIR: NotDirError,
+    ErrorCode.NODE_EXIST: NodeExistsError,
+    ErrorCode.ROOT_READ_ONLY: RootReadOnlyError,
+    ErrorCode.DIR_NOT_EMPTY: DirNotEmptyError,
+    ErrorCode.UNAUTHORIZED: UnauthorizedError,
+    ErrorCode.PREV_VALUE_REQUIRED: PrevValueRequiredError,
+    ErrorCode.TTL_NAN: InvalidTTLError,
+    ErrorCode.INDEX_NAN: InvalidIndexError,
+    ErrorCode.INVALID_FIELD: InvalidFieldError,
+    ErrorCode.INVALID_FORM: InvalidFormError,
+    ErrorCode.RAFT_INTERNAL: RaftInternalError,
+    ErrorCode.LEADER_ELECT: LeaderElectError,
+    ErrorCode.WATCHER_CLEARED: WatcherClearedError,
+    ErrorCode.EVENT_INDEX_CLEARED: EventIndexClearedError,
+}
+
+
+def class_for_code(code: int) -> type[APIError]:
+    """The class for one of etcd's error codes; `APIError` itself for an unknown one."""
+    return _BY_CODE.get(code, APIError)

