@@ -9,9 +9,19 @@ from ._curl import (
     disable_curl_debug,
     enable_curl_debug,
 )
+from .auth import (
+    AuthAPI,
+    RolesAPI,
+    UsersAPI,
+)
 from .client import (
     Client,
+    ClientOptions,
     EndpointSelection,
+)
+from .discovery import (
+    Discoverer,
+    SRVDiscoverer,
 )
 from .errors import (
     APIError,
@@ -39,9 +49,9 @@ from .errors import (
     LeaderElectError,
     MemberConflictError,
     MemberNotFoundError,
+    NodeExistsError,
     NoEndpointsError,
     NoLeaderError,
-    NodeExistsError,
     NotDirError,
     NotFileError,
     PrevValueRequiredError,
@@ -66,8 +76,8 @@ from .members import (
 from .models import (
     Counts,
     FollowerStats,
-    HTTPResult,
     Health,
+    HTTPResult,
     Latency,
     LeaderInfo,
     LeaderStats,
@@ -81,15 +91,20 @@ from .models import (
     User,
     Version,
 )
+from .stats import (
+    StatsAPI,
+)
 from .watch import (
     Watcher,
 )
 
 __all__ = [
     "APIError",
+    "AuthAPI",
     "AuthError",
     "Client",
     "ClientClosedError",
+    "ClientOptions",
     "ClusterError",
     "ClusterMismatchError",
     "CompareFailedError",
@@ -97,6 +112,7 @@ __all__ = [
     "ConnectionLostError",
     "Counts",
     "DirNotEmptyError",
+    "Discoverer",
     "DiscoveryError",
     "EndpointError",
     "EndpointSelection",
@@ -137,14 +153,18 @@ __all__ = [
     "Role",
     "RoleExistsError",
     "RoleNotFoundError",
+    "RolesAPI",
     "RootReadOnlyError",
+    "SRVDiscoverer",
     "SelfStats",
     "ServerError",
+    "StatsAPI",
     "StoreStats",
     "UnauthorizedError",
     "User",
     "UserExistsError",
     "UserNotFoundError",
+    "UsersAPI",
     "V2DisabledError",
     "Version",
     "Watcher",

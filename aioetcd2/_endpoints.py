@@ -25,7 +25,7 @@ def parse_endpoint(text: str) -> str:
         InvalidEndpointError: It is not `http(s)://host:port`, `host:port` or `unix://path`.
     """
     if not isinstance(text, str):
-        raise InvalidEndpointError(f"an endpoint is a str, not {type(text).__name__}: {text!r}")
+        raise InvalidEndpointError(f"an endpoint is a str, not {type(text).__name__}: {_without_userinfo(repr(text))}")
     try:
         return _normalize(text)
     except ValueError as error:
@@ -43,9 +43,9 @@ def _normalize(text: str) -> str:
         return f"unix://{_check_socket_path(rest)}"
     if scheme not in _DEFAULT_PORTS:
         raise ValueError("the scheme must be http, https or unix")
-    parts = urlsplit(f"{scheme}://{rest}")
-    if "@" in parts.netloc:
+    if "@" in rest:  # before urlsplit(), whose errors show what they hold
         raise ValueError("credentials go into username= and password=")
+    parts = urlsplit(f"{scheme}://{rest}")
     if parts.path not in ("", "/") or "?" in rest or "#" in rest or "\\" in rest:
         raise ValueError("only scheme, host and port are allowed")
     host = parts.hostname
@@ -55,6 +55,8 @@ def _normalize(text: str) -> str:
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError("the port is missing or 0")
     if parts.netloc.startswith("["):
+        if parts.netloc.partition("]")[2][:1] not in ("", ":"):
+            raise ValueError("the host is invalid")
         address, _, zone = host.partition("%")
         ipaddress.IPv6Address(address)
         if zone and not _HOST.fullmatch(zone):
@@ -73,7 +75,10 @@ def _check_socket_path(path: str) -> str:
 
 def _without_userinfo(text: str) -> str:
     head, at, tail = text.rpartition("@")
-    return f"{head.partition('://')[0]}://***@{tail}" if at and "://" in head else f"***@{tail}" if at else text
+    if not at:
+        return text
+    scheme, separator, _ = head.partition("://")
+    return f"{scheme}://***@{tail}" if separator and scheme.isalnum() else f"***@{tail}"
 
 
 def socket_path(endpoint: str) -> str | None:
@@ -162,8 +167,8 @@ class EndpointPool:
         count, until = self._failures.get(endpoint, (0, now))
         if until <= now:  # many calls that fail together are one failure
             self._failures[endpoint] = (count + 1, now + min(COOL_BASE * 2.0 ** min(count, 16), COOL_CAP))
-        if endpoint == self.pinned:
-            self.pin(self.next([endpoint]) or endpoint)
+        if endpoint == self.pinned and (following := self.next([endpoint])) in self._endpoints:
+            self.pin(following)
 
     def answered(self, endpoint: str) -> None:
         """The endpoint answered: it is healthy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -33,7 +33,7 @@ logger = logging.getLogger("aioetcd2")
 T = TypeVar("T")
 A = TypeVar("A", bound="Answer")
 
-Decoder = Callable[[HTTPResult, str], T]
+Decoder = Callable[[HTTPResult, object], T]
 
 MAX_REDIRECTS = 10
 
@@ -87,6 +87,7 @@ class Failover:
         on_first_use: Called once, when the first request is about to be sent.
 
     Attributes:
+        rediscover: Finds the endpoints anew when all have failed, where they were discovered.
         newest: The highest index that this client has seen of its cluster.
     """
 
@@ -102,6 +103,7 @@ class Failover:
         self._transport = transport
         self._check_redirect = check_redirect
         self._on_first_use = on_first_use
+        self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
         self._cluster = ""
         self.newest = 0
 
@@ -134,7 +136,7 @@ class Failover:
             if result.status in _REDIRECTS:
                 result = await self._follow(self._transport.exchange, endpoint, request, result)
             self._identify(result, request)
-            return decode(result, str(request))
+            return decode(result, request)
 
         return await self._each(request, attempt)
 
@@ -154,7 +156,7 @@ class Failover:
                     stream = await self._follow(self._transport.open, endpoint, request, stream)
                 self._identify(stream.head, request)
                 if stream.head.status != 200:
-                    raise _response.failure(stream.head, str(request))
+                    raise _response.failure(stream.head, request)
             except BaseException:
                 stream.close()
                 raise
@@ -172,7 +174,7 @@ class Failover:
         """
         try:
             result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
-            return decode(result, str(request))
+            return decode(result, request)
         except EndpointError as error:
             raise ClusterError(str(request), [error]) from error
 
@@ -193,20 +195,26 @@ class Failover:
             error, index = refusal, refusal.index
         if 0 < index < newest:
             logger.info("%s was answered with index %d after %d; asking again with quorum", request, index, newest)
-            return await self._read_with_quorum(request)
+            return await self._read_with_quorum(request, newest)
         self.saw(index)
         if error is not None:
             raise error
         return response
 
-    async def _read_with_quorum(self, request: Request) -> Response:
+    async def _read_with_quorum(self, request: Request, newest: int) -> Response:
         try:
             response = await self.call(with_quorum(request), _response.keys)
         except APIError as refusal:
-            self.newest = refusal.index or self.newest
+            self._settle(refusal.index, newest)
             raise
-        self.newest = response.index  # lower still: the cluster was made anew from older data
+        self._settle(response.index, newest)
         return response
+
+    def _settle(self, index: int, newest: int) -> None:
+        if 0 < index < newest:  # even with quorum: the cluster was made anew from older data
+            self.newest = index
+        else:
+            self.saw(index)
 
     async def _each(self, request: Request, attempt: Callable[[str], Awaitable[T]]) -> T:
         if self._on_first_use is not None:
@@ -215,7 +223,7 @@ class Failover:
         errors: list[EndpointError] = []
         tried: list[str] = []
         without_v2: V2DisabledError | None = None
-        while (endpoint := self._pool.next(tried)) is not None:
+        while (endpoint := self._pool.next(tried) or await self._discovered(tried)) is not None:
             tried.append(endpoint)
             try:
                 answer = await attempt(endpoint)
@@ -238,7 +246,23 @@ class Failover:
             else:
                 self._answered(endpoint, errors)
                 return answer
-        raise without_v2 or ClusterError(str(request), errors)
+        failure = ClusterError(str(request), errors)
+        raise failure if without_v2 is None or failure.maybe_applied else without_v2
+
+    async def _discovered(self, tried: list[str]) -> str | None:
+        """The first endpoint that was not there before, when all others have failed."""
+        if self.rediscover is None:
+            return None
+        try:
+            found = list(await self.rediscover())
+        except EtcdError as error:
+            logger.warning("every endpoint has failed, and finding others did, too: %s", error)
+            return None
+        if not set(found).difference(tried):
+            return None
+        logger.info("every endpoint has failed; found %s", ", ".join(found))
+        self._pool.give(found)
+        return self._pool.next(tried)
 
     def _answered(self, endpoint: str, errors: list[EndpointError]) -> None:
         self._pool.answered(endpoint)
@@ -257,17 +281,19 @@ class Failover:
                 raise ClusterMismatchError(result.endpoint, self._cluster, cluster, str(request))
             self._cluster = cluster
 
-    async def _follow(
-        self, send: Callable[..., Awaitable[A]], endpoint: str, request: Request, answer: A
-    ) -> A:
+    async def _follow(self, send: Callable[..., Awaitable[A]], endpoint: str, request: Request, answer: A) -> A:
         """Follow redirects, method and body kept; credentials go on to our own endpoints only, never onto cleartext."""
         hops = 0
+        secure = False
         while answer.head.status in _REDIRECTS:
             hops += 1
             self._check_redirect(hops)
             answer.close()
+            secure = secure or endpoint.startswith("https:")
             before, (endpoint, target) = endpoint, _location(endpoint, request, answer.head)
-            trusted = endpoint in self._pool and not (before.startswith("https:") and endpoint.startswith("http:"))
+            trusted = endpoint in self._pool and not (secure and endpoint.startswith("http:"))
+            if request.secret and not trusted:
+                raise RedirectError(f"{request} at {before}: its body holds a password, and {endpoint} is not trusted")
             request = msgspec.structs.replace(request, target=target)
             logger.info("%s redirects to %s%s", before, endpoint, target)
             answer = await send(endpoint, request, trusted=trusted)
@@ -279,6 +305,7 @@ class Failover:
             result = await self._transport.exchange(endpoint, build("GET", "/version"))
             return V2DisabledError(endpoint, _response.version(result, "GET /version").server)
         except EtcdError:
+            self._transport.check_open()
             return None
 
 
@@ -296,6 +323,8 @@ def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str,
             raise InvalidEndpointError("its path has characters that must be encoded")
         if unix and parts.netloc == "localhost":
             return endpoint, target
+        if parts.scheme not in ("http", "https"):  # no server sends us to a socket of this machine
+            raise InvalidEndpointError("the scheme must be http or https")
         return parse_endpoint(f"{parts.scheme}://{parts.netloc}"), target
     except ValueError as error:
         raise RedirectError(f"{what} with a bad Location {where[:200]!r}: {error}") from None

@@ -15,7 +15,7 @@ FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 MAX_REQUEST_LINE = 4096
-"""What etcd 3.0 and later read of the first request on a connection, CR LF included; they drop a longer one in silence."""
+"""What etcd 3.0 and later read of the first request on a connection, CR LF included; a longer one they drop."""
 
 MAX_FORM = 10 << 20
 """What the server reads of a form."""

@@ -62,14 +62,14 @@ class PageNotFoundError(InvalidResponseError):
     """A path of v2 was answered with 404 in plain text: an etcd with v2 switched off, or no etcd at all."""
 
 
-def raw(result: HTTPResult, request: str) -> HTTPResult:
+def raw(result: HTTPResult, request: object) -> HTTPResult:
     """Any answer as it is; a 5xx is the endpoint's failure."""
     if result.status >= 500 and isinstance(error := _failure(result, request), EndpointError):
         raise error
     return result
 
 
-def keys(result: HTTPResult, request: str) -> Response:
+def keys(result: HTTPResult, request: object) -> Response:
     """The answer of a keys call, or one event of a watch."""
     if result.status not in (200, 201):
         raise failure(result, request)
@@ -105,7 +105,7 @@ def index(result: HTTPResult) -> int:
         raise invalid(result, error) from error
 
 
-def version(result: HTTPResult, request: str) -> Version:
+def version(result: HTTPResult, request: object) -> Version:
     """The answer of `/version`."""
     if result.status != 200:
         raise failure(result, request)
@@ -113,7 +113,7 @@ def version(result: HTTPResult, request: str) -> Version:
     return Version(body.etcdserver, body.etcdcluster)
 
 
-def health(result: HTTPResult, request: str) -> Health:
+def health(result: HTTPResult, request: object) -> Health:
     """The answer of `/health`, which is 503 where the member is not healthy."""
     if result.status not in (200, 503):
         raise failure(result, request)
@@ -140,7 +140,7 @@ def invalid(result: HTTPResult, error: object, *, body: bytes | None = None) -> 
     )
 
 
-def failure(result: HTTPResult, request: str) -> EtcdError:
+def failure(result: HTTPResult, request: object) -> EtcdError:
     """What an answer that is no success means: an `APIError`, or an `EndpointError` where the endpoint failed."""
     if result.status >= 500:
         return _failure(result, request)
@@ -160,7 +160,7 @@ def failure(result: HTTPResult, request: str) -> EtcdError:
 
 
 def refusal(
-    result: HTTPResult, request: str, by_status: Mapping[int, type[APIError]], default: type[APIError] = APIError
+    result: HTTPResult, request: object, by_status: Mapping[int, type[APIError]], default: type[APIError] = APIError
 ) -> EtcdError:
     """The error for an answer of members, auth or stats, which have no error codes: told apart by their status."""
     error = failure(result, request)
@@ -169,9 +169,9 @@ def refusal(
     return error
 
 
-def api_error(cls: type[APIError], result: HTTPResult, request: str, message: str, hint: str = "") -> APIError:
+def api_error(cls: type[APIError], result: HTTPResult, request: object, message: str, hint: str = "") -> APIError:
     """An `APIError` for an answer without an errorCode."""
-    return cls(0, message, status=result.status, endpoint=result.endpoint, request=request, hint=hint)
+    return cls(0, message, status=result.status, endpoint=result.endpoint, request=str(request), hint=hint)
 
 
 def message_of(result: HTTPResult) -> str:
@@ -180,7 +180,7 @@ def message_of(result: HTTPResult) -> str:
     return body.message if body is not None and body.message else _text(result)
 
 
-def _coded(body: _ErrorBody, result: HTTPResult, request: str) -> APIError:
+def _coded(body: _ErrorBody, result: HTTPResult, request: object) -> APIError:
     return class_for_code(body.error_code)(
         body.error_code,
         body.message,
@@ -188,11 +188,11 @@ def _coded(body: _ErrorBody, result: HTTPResult, request: str) -> APIError:
         body.index,
         result.status,
         endpoint=result.endpoint,
-        request=request,
+        request=str(request),
     )
 
 
-def _failure(result: HTTPResult, request: str) -> EtcdError:
+def _failure(result: HTTPResult, request: object) -> EtcdError:
     body = _error_body(result)
     code = body.error_code if body is not None else 0
     words = _text(result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import ssl as ssl_module
 from collections.abc import Iterable
 from typing import NoReturn
@@ -30,6 +31,11 @@ MAX_BODY = 256 << 20
 
 PROGRESS = 64 << 10
 """What of a body has to arrive within each header timeout; less is a stall, or a drip meant to hold us for ever."""
+
+_HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
+"""Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
+
+_ONE_PIECE = 1 << 20
 
 _UNSENT = (
     aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
@@ -198,13 +204,14 @@ class Transport:
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = _SendOnce() if request.writes else None
-        base = "http://localhost" if endpoint.startswith("unix:") else endpoint
+        scheme, _, authority = ("http://localhost" if endpoint.startswith("unix:") else endpoint).partition("://")
+        path, _, query = request.target.partition("?")
         try:
             async with timeout(self.header_timeout):
                 return await session.request(
                     request.method,
-                    URL(base + request.target, encoded=True),
-                    data=request.body,
+                    URL.build(scheme=scheme, authority=authority, path=path, query_string=query, encoded=True),
+                    data=_payload(request.body),
                     headers=headers,
                     allow_redirects=False,
                     middlewares=() if once is None else (once,),
@@ -276,7 +283,7 @@ class Transport:
             connector_owner=owned,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding"),
+            headers=_HEADERS,
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=self._trust_env,
             trace_configs=self._trace_configs,
@@ -295,6 +302,11 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
     except UnicodeEncodeError:
         raise ValueError("username or password is not valid Unicode") from None
     return {"Authorization": f"Basic {token}"}
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """aiohttp warns of a long body in one piece, which it would copy as a whole."""
+    return body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body)
 
 
 def _words(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 from urllib.parse import quote_plus
 
 import msgspec
@@ -20,17 +20,20 @@ from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._failover import Failover, at_most_ten
 from ._request import Replay, build, check_method, quote_key
 from ._transport import Transport
+from .auth import AuthAPI
+from .discovery import Discoverer, SRVDiscoverer
 from .errors import ClusterError, EtcdError, InvalidEndpointError, NoEndpointsError
 from .keys import KeysAPI
 from .members import MembersAPI
 from .models import Health, HTTPResult, Version
+from .stats import StatsAPI
 from .watch import WatchHub
 
 if TYPE_CHECKING:
     import aiohttp
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
-__all__ = ["Client", "EndpointSelection"]
+__all__ = ["Client", "ClientOptions", "EndpointSelection"]
 
 logger = logging.getLogger("aioetcd2")
 
@@ -47,6 +50,23 @@ class EndpointSelection(Enum):
 
     RANDOM = "random"
     PRIORITIZE_LEADER = "prioritize_leader"
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword options of `Client`, for `Client.from_srv()`."""
+
+    username: str | None
+    password: str | None
+    header_timeout: float | None
+    selection: EndpointSelection
+    check_redirect: Callable[[int], None] | None
+    auto_sync: float | None
+    quorum: bool
+    probe_interval: float
+    ssl: ssl_module.SSLContext | None
+    connector: aiohttp.BaseConnector | None
+    trust_env: bool
+    trace_configs: Iterable[aiohttp.TraceConfig]
 
 
 class Client:
@@ -129,6 +149,31 @@ class Client:
         self._quorum = quorum
         self.keys = KeysAPI(self)
         self.members = MembersAPI(self)
+        self.auth = AuthAPI(self)
+        self.stats = StatsAPI(self)
+
+    @classmethod
+    async def from_srv(
+        cls, domain: str, *, discoverer: Discoverer | None = None, **options: Unpack[ClientOptions]
+    ) -> Self:
+        """A client whose endpoints are found by DNS SRV, and found anew when all of them have failed.
+
+        Args:
+            domain: The domain, as `example.com`.
+            discoverer: What finds them; `None` = an `SRVDiscoverer`, which needs the extra `srv`.
+            options: As for the client itself.
+
+        Raises:
+            DiscoveryError: There are none.
+        """
+        finder = discoverer or SRVDiscoverer()
+        client = cls(await finder.discover(domain), **options)
+
+        async def rediscover() -> list[str]:
+            return parse_endpoints(await finder.discover(domain))
+
+        client._failover.rediscover = rediscover
+        return client
 
     def __repr__(self) -> str:
         return f"<Client {', '.join(self._pool.order())}{' closed' if self._transport.closed else ''}>"

@@ -152,9 +152,7 @@ class KeysAPI:
         """
         return await self.set(key, value, ttl=ttl, prev_exist=True)
 
-    async def create_in_order(
-        self, directory: str, value: str, *, ttl: float | timedelta | None = None
-    ) -> Response:
+    async def create_in_order(self, directory: str, value: str, *, ttl: float | timedelta | None = None) -> Response:
         """Write a new key whose name the server makes from the index, so that names sort as they were made.
 
         Sent at most once.
@@ -194,12 +192,14 @@ class KeysAPI:
             key: The directory.
             ttl: Seconds until it expires with all it holds; `None` = never.
             prev_exist: `False` = only if the key does not exist. `True` = update an existing directory, its TTL
-                that is (not on etcd 3.5, which refuses with `RaftInternalError`). `None` = no condition; the server
-                then replaces a file of that name by an empty directory.
+                that is; the server empties a file of that name. `None` = no condition; the server then replaces a
+                file of that name by an empty directory.
 
         Raises:
             NodeExistsError: The key exists.
+            KeyNotFoundError: There is no such key, and `prev_exist` is true.
             NotFileError: There is such a directory, and `prev_exist` is `None`.
+            RaftInternalError: `prev_exist` is true; etcd 3.5 can't update a directory.
         """
         form = [("dir", "true")]
         if ttl is not None:

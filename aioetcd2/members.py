@@ -113,32 +113,32 @@ def _peer_urls(urls: tuple[str, ...]) -> bytes:
     return msgspec.json.encode({"peerURLs": [check_text("a peer URL", url) for url in urls]})
 
 
-def _members(result: HTTPResult, request: str) -> list[Member]:
+def _members(result: HTTPResult, request: object) -> list[Member]:
     if result.status != 200:
         raise _refusal(result, request)
     return list(_response.decode(_decode_members, result).members or ())
 
 
-def _member(result: HTTPResult, request: str) -> Member:
+def _member(result: HTTPResult, request: object) -> Member:
     if result.status not in (200, 201):
         raise _refusal(result, request)
     member: Member = _response.decode(_decode_member, result)
     return member
 
 
-def _removed(result: HTTPResult, request: str) -> None:
+def _removed(result: HTTPResult, request: object) -> None:
     if result.status != 410:
         _done(result, request)
 
 
-def _done(result: HTTPResult, request: str) -> None:
+def _done(result: HTTPResult, request: object) -> None:
     if result.status not in (200, 204):
         raise _refusal(result, request)
 
 
-def _refusal(result: HTTPResult, request: str) -> EtcdError:
+def _refusal(result: HTTPResult, request: object) -> EtcdError:
     error = _response.refusal(result, request, _BY_STATUS)
-    if isinstance(error, ServerError) and not request.startswith("GET"):
+    if isinstance(error, ServerError) and not str(request).startswith("GET"):
         hint = "the cluster is unhealthy, has an unstarted member, or one that connected less than 5 s ago"
         return ServerError(error.endpoint, f"{error.reason}; perhaps {hint}", status=error.status)
     return error

@@ -116,7 +116,7 @@ class EtcdTLS:
 
     @property
     def flags(self) -> list[str]:
-        """etcd's flags for these files."""
+        """The flags of etcd for these files."""
         flags = [f"--cert-file={self.cert_file}", f"--key-file={self.key_file}"]
         if self.ca_file is not None:
             flags += ["--client-cert-auth", f"--trusted-ca-file={self.ca_file}"]
@@ -264,7 +264,9 @@ class EtcdServer:
     def _serves(self) -> bool:
         context = self._tls.context if self._tls is not None else None
         if self._tls is not None and context is None:
-            context = ssl_module._create_unverified_context()
+            context = ssl_module.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl_module.CERT_NONE
         handler = urllib.request.HTTPSHandler(context=context)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), handler)
         try:

@@ -508,5 +508,3 @@ def _after(census: Census | None, event: Response, key: str, recursive: bool) ->
     if not gone and before is None and census.count and own.rpartition("/")[0] == key:
         return Census(node.modified_index, census.count + 1)
     return None
-
-
