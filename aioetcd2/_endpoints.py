@@ -139,25 +139,28 @@ class EndpointPool:
         return self._endpoints[self._pin]
 
     def order(self) -> tuple[str, ...]:
-        """The endpoints as a pass that began now would try them."""
-        tried: list[str] = []
-        while (endpoint := self.next(tried)) is not None:
-            tried.append(endpoint)
-        return tuple(tried)
+        """The endpoints as a pass that began now would try them, without those to fall back on."""
+        first = self._endpoints[self._pin]
+        return (first, *sorted(self._ring(first), key=self._heat))
 
     def next(self, tried: Collection[str]) -> str | None:
         """The endpoint to try after those; `None` when each had its turn."""
         if not tried:
             return self._endpoints[self._pin]
-        now = self._clock()
-        ring = self._endpoints[self._pin :] + self._endpoints[: self._pin]
-        waiting = [endpoint for endpoint in ring if endpoint not in tried]
+        waiting = self._ring(*tried)
         if not waiting:  # what sync() found is unreachable from here, perhaps, while what was given is not
             waiting = [endpoint for endpoint in self._given if endpoint not in tried]
-        return min(waiting, key=lambda endpoint: max(now, self._cool_until(endpoint)), default=None)
+        return min(waiting, key=self._heat, default=None)
 
-    def _cool_until(self, endpoint: str) -> float:
-        return self._failures.get(endpoint, (0, float("-inf")))[1]
+    def _ring(self, *without: str) -> list[str]:
+        """The endpoints in their order from the pinned one on, but for some."""
+        ring = self._endpoints[self._pin :] + self._endpoints[: self._pin]
+        return [endpoint for endpoint in ring if endpoint not in without]
+
+    def _heat(self, endpoint: str) -> float:
+        """How long an endpoint still has to cool down; all cool ones are equal."""
+        _, until = self._failures.get(endpoint, (0, 0.0))
+        return max(0.0, until - self._clock())
 
     def failed(self, endpoint: str) -> None:
         """The endpoint did not answer: it cools down, and loses the pin if it had it."""
@@ -193,7 +196,7 @@ class EndpointPool:
     def replace(self, endpoints: Iterable[str]) -> None:
         """Use other endpoints from now on; the pinned one stays pinned if it is among them."""
         fresh = list(endpoints)
-        if set(fresh) == set(self._endpoints):
+        if fresh == self._endpoints or (self._shuffle and set(fresh) == set(self._endpoints)):
             return
         pinned = self.pinned if self._endpoints else None
         if self._shuffle:

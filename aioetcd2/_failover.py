@@ -105,6 +105,7 @@ class Failover:
         self._on_first_use = on_first_use
         self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
         self._cluster = ""
+        self._moves = 0
         self.newest = 0
 
     @property
@@ -115,6 +116,7 @@ class Failover:
     def forget(self) -> None:
         """Know nothing of a cluster: the next to answer is the one."""
         self._cluster = ""
+        self._moves += 1
         self.newest = 0
 
     def saw(self, index: int) -> None:
@@ -132,16 +134,29 @@ class Failover:
         """
 
         async def attempt(endpoint: str) -> T:
+            moves = self._moves
             result = await self._transport.exchange(endpoint, request)
             if result.status in _REDIRECTS:
                 result = await self._follow(self._transport.exchange, endpoint, request, result)
-            self._identify(result, request)
+            self._identify(result, request, moves)
             return decode(result, request)
 
         return await self._each(request, attempt)
 
-    async def open(self, request: Request) -> OpenStream:
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is more than one endpoint."""
+        return len(self._pool.order()) > 1
+
+    def suspect(self, endpoint: str) -> None:
+        """Begin elsewhere for a while: this endpoint did not answer a probe."""
+        self._pool.failed(endpoint)
+
+    async def open(self, make: Callable[[str], Request]) -> OpenStream:
         """Send a request, and return with the header of a 200.
+
+        Args:
+            make: Makes the request for an endpoint.
 
         Raises:
             APIError: The server refused it.
@@ -150,19 +165,23 @@ class Failover:
         """
 
         async def attempt(endpoint: str) -> OpenStream:
+            moves = self._moves
+            request = make(endpoint)
             stream = await self._transport.open(endpoint, request)
             try:
                 if stream.head.status in _REDIRECTS:
                     stream = await self._follow(self._transport.open, endpoint, request, stream)
-                self._identify(stream.head, request)
+                self._identify(stream.head, request, moves)
                 if stream.head.status != 200:
                     raise _response.failure(stream.head, request)
+                if "X-Etcd-Index" not in stream.head.headers:
+                    raise _response.invalid(stream.head, "no X-Etcd-Index")
             except BaseException:
                 stream.close()
                 raise
             return stream
 
-        return await self._each(request, attempt)
+        return await self._each(make(self._pool.pinned), attempt)
 
     async def at(self, endpoint: str, request: Request, decode: Decoder[T]) -> T:
         """Send a request to one endpoint and no other, with credentials only if it is one of this client's.
@@ -193,17 +212,17 @@ class Failover:
             index = response.index
         except APIError as refusal:
             error, index = refusal, refusal.index
-        if 0 < index < newest:
+        if 0 < index < newest and (again := with_quorum(request)) is not None:
             logger.info("%s was answered with index %d after %d; asking again with quorum", request, index, newest)
-            return await self._read_with_quorum(request, newest)
+            return await self._read_again(again, newest)
         self.saw(index)
         if error is not None:
             raise error
         return response
 
-    async def _read_with_quorum(self, request: Request, newest: int) -> Response:
+    async def _read_again(self, request: Request, newest: int) -> Response:
         try:
-            response = await self.call(with_quorum(request), _response.keys)
+            response = await self.call(request, _response.keys)
         except APIError as refusal:
             self._settle(refusal.index, newest)
             raise
@@ -274,9 +293,10 @@ class Failover:
         self._pool.failed(endpoint)
         logger.info("%s failed at %s [%s]", request, error, type(error).__name__)
 
-    def _identify(self, result: HTTPResult, request: Request) -> None:
+    def _identify(self, result: HTTPResult, request: Request, moves: int) -> None:
+        """See that the answer is from the cluster of all others; one that set_endpoints() overtook says nothing."""
         cluster = result.headers.get("X-Etcd-Cluster-Id")
-        if cluster and cluster != self._cluster:
+        if cluster and cluster != self._cluster and moves == self._moves:
             if self._cluster:
                 raise ClusterMismatchError(result.endpoint, self._cluster, cluster, str(request))
             self._cluster = cluster

@@ -44,6 +44,7 @@ class Request(Struct, frozen=True, gc=False):
         content_type: What the body is.
         replay: Whether it may be sent to another endpoint after it was sent to one.
         secret: Whether the body holds a password, so that it is shown nowhere.
+        patient: Whether the header of the answer may take as long as it likes.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Request(Struct, frozen=True, gc=False):
     content_type: str | None = None
     replay: Replay = Replay.ALWAYS
     secret: bool = False
+    patient: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -71,6 +73,7 @@ def build(
     json: bytes | None = None,
     replay: Replay = Replay.ALWAYS,
     secret: bool = False,
+    patient: bool = False,
 ) -> Request:
     """Encode a request, or say why the server would not take it.
 
@@ -82,12 +85,13 @@ def build(
         json: An encoded JSON body.
         replay: Whether it may be sent again.
         secret: Whether the body holds a password.
+        patient: Whether the header of the answer may take as long as it likes.
 
     Raises:
         ValueError: The request line or the form is longer than etcd reads, or the text is not valid Unicode.
     """
     target = f"{path}?{urlencode(tuple(query))}" if query else path
-    line = len(method) + len(target) + len(" HTTP/1.1\r\n") + 1
+    line = _line_length(method, target)
     if line > MAX_REQUEST_LINE:
         raise ValueError(
             f"the request line would be {line} bytes, but etcd reads {MAX_REQUEST_LINE}: {method} {target[:60]}..."
@@ -97,13 +101,19 @@ def build(
         body, content_type = encode_form(form), FORM
         if len(body) > MAX_FORM:
             raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {target[:60]}")
-    return Request(method, target, body, content_type, replay, secret)
+    return Request(method, target, body, content_type, replay, secret, patient)
 
 
-def with_quorum(request: Request) -> Request:
-    """The same read, answered by the whole cluster."""
+def with_quorum(request: Request) -> Request | None:
+    """The same read, answered by the whole cluster; `None` where etcd would not read so long a request."""
     target = f"{request.target}{'&' if '?' in request.target else '?'}quorum=true"
+    if _line_length(request.method, target) > MAX_REQUEST_LINE:
+        return None
     return Request(request.method, target, replay=request.replay)
+
+
+def _line_length(method: str, target: str) -> int:
+    return len(method) + len(target) + len("  HTTP/1.1\r\n")
 
 
 def encode_form(fields: Iterable[tuple[str, str]]) -> bytes:

@@ -29,6 +29,15 @@ _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 """How the causes of errorCode 300 begin when the member failed; any other cause is an answer about the request."""
 
 
+class Marks(Struct, frozen=True):
+    """Index and identity of an answer."""
+
+    index: int
+    raft_index: int
+    raft_term: int
+    cluster_id: str
+
+
 class _KeysBody(Struct, gc=False, rename="camel"):
     action: str
     node: Node | None = None
@@ -73,34 +82,31 @@ def keys(result: HTTPResult, request: object) -> Response:
     """The answer of a keys call, or one event of a watch."""
     if result.status not in (200, 201):
         raise failure(result, request)
-    return event(result.body, result)
+    return document(result.body, marks(result), result)
 
 
-def event(line: bytes, result: HTTPResult) -> Response:
-    """One JSON document of a keys answer, with the index and identity that the headers name."""
-    headers = result.headers
+def document(line: bytes, marks: Marks, result: HTTPResult) -> Response:
+    """One JSON document of a keys answer or a stream of events."""
     try:
         body = _decode_keys(line)
         node, prev_node = body.node, body.prev_node
         if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
             node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
-        return Response(
-            body.action,
-            node,
-            prev_node,
+        return Response(body.action, node, prev_node, marks.index, marks.raft_index, marks.raft_term, marks.cluster_id)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise invalid(result, error, body=line) from error
+
+
+def marks(result: HTTPResult) -> Marks:
+    """What the headers of a keys answer name; 0 and empty where one is missing."""
+    headers = result.headers
+    try:
+        return Marks(
             int(headers.get("X-Etcd-Index", 0)),
             int(headers.get("X-Raft-Index", 0)),
             int(headers.get("X-Raft-Term", 0)),
             headers.get("X-Etcd-Cluster-Id", ""),
         )
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise invalid(result, error, body=line) from error
-
-
-def index(result: HTTPResult) -> int:
-    """The cluster's index, from the header; 0 where it is missing."""
-    try:
-        return int(result.headers.get("X-Etcd-Index", 0))
     except ValueError as error:
         raise invalid(result, error) from error
 

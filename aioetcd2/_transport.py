@@ -6,11 +6,14 @@ import asyncio
 import base64
 import io
 import ssl as ssl_module
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NoReturn
 
 import aiohttp
-from async_timeout import timeout
+from async_timeout import Timeout, timeout
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from . import _curl
@@ -36,6 +39,10 @@ _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "ident
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
 
 _ONE_PIECE = 1 << 20
+
+_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 _UNSENT = (
     aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
@@ -138,6 +145,7 @@ class Transport:
         trace_configs: Iterable[aiohttp.TraceConfig] = (),
     ) -> None:
         self.header_timeout = header_timeout
+        self._patience = aiohttp.ClientTimeout(total=None, connect=header_timeout)
         self._username = username
         self._headers = _basic_auth(username, password)
         self._ssl = ssl
@@ -146,6 +154,7 @@ class Transport:
         self._trace_configs = list(trace_configs)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._limits: set[Timeout] = set()
         self.closed = False
 
     async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
@@ -187,6 +196,8 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
         self.closed = True
+        for limit in list(self._limits):  # closing a connection does not wake who is connecting, or reading a body
+            _expire(limit)
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
@@ -206,18 +217,23 @@ class Transport:
         once = _SendOnce() if request.writes else None
         scheme, _, authority = ("http://localhost" if endpoint.startswith("unix:") else endpoint).partition("://")
         path, _, query = request.target.partition("?")
+        limit = timeout(None if request.patient else self.header_timeout)
+        self._limits.add(limit)
         try:
-            async with timeout(self.header_timeout):
+            async with limit:
                 return await session.request(
                     request.method,
                     URL.build(scheme=scheme, authority=authority, path=path, query_string=query, encoded=True),
                     data=_payload(request.body),
                     headers=headers,
                     allow_redirects=False,
+                    timeout=self._patience if request.patient else _NO_TIMEOUT,
                     middlewares=() if once is None else (once,),
                 )
         except Exception as error:
             self._raise(endpoint, request, error, once is not None and once.sent)
+        finally:
+            self._limits.discard(limit)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         pieces: list[bytes] = []
@@ -225,15 +241,21 @@ class Transport:
         try:
             while not content.at_eof():
                 goal = size + PROGRESS
-                async with timeout(self.header_timeout):
-                    while size < goal and (piece := await content.readany()):
-                        pieces.append(piece)
-                        size += len(piece)
+                limit = timeout(self.header_timeout)
+                self._limits.add(limit)
+                try:
+                    async with limit:
+                        while size < goal and (piece := await content.readany()):
+                            pieces.append(piece)
+                            size += len(piece)
+                finally:
+                    self._limits.discard(limit)
                 if size > MAX_BODY:
                     raise InvalidResponseError(
                         endpoint, f"the body is longer than {MAX_BODY} bytes", maybe_applied=request.writes
                     )
         except asyncio.TimeoutError as error:
+            self.check_open()
             reason = f"the body stalled for {self.header_timeout} s after {size} bytes"
             raise HeaderTimeoutError(endpoint, reason, maybe_applied=request.writes) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
@@ -255,6 +277,8 @@ class Transport:
             reason = f"no answer within the header timeout of {self.header_timeout} s"
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
+            error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
+            error.args = (error.request_info, error.history)
             return InvalidResponseError(
                 endpoint, f"not HTTP: {error.message.strip()}", status=error.status, maybe_applied=sent
             )
@@ -263,15 +287,17 @@ class Transport:
     def _session_for(self, endpoint: str) -> aiohttp.ClientSession:
         self.check_open()
         path = socket_path(endpoint)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise RuntimeError("this client is in use on another event loop; make one client for each loop")
+            self._loop = loop
         session = self._sessions.get(path)
         if session is None:
             session = self._sessions[path] = self._make_session(path)
-        elif self._loop is not asyncio.get_running_loop():
-            raise RuntimeError("this client is in use on another event loop; make one client for each loop")
         return session
 
     def _make_session(self, path: str | None) -> aiohttp.ClientSession:
-        self._loop = asyncio.get_running_loop()
         connector = self._connector
         owned = connector is None or path is not None
         if path is not None:
@@ -284,7 +310,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=_HEADERS,
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=_NO_TIMEOUT,
             trust_env=self._trust_env,
             trace_configs=self._trace_configs,
         )
@@ -304,8 +330,16 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
+def _expire(limit: Timeout) -> None:
+    with suppress(RuntimeError):  # it has expired already
+        if sys.version_info >= (3, 11):
+            limit.reschedule(0.0)
+        else:
+            limit.update(0.0)
+
+
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """aiohttp warns of a long body in one piece, which it would copy as a whole."""
+    """The body as aiohttp takes it: it warns of a long one in one piece."""
     return body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body)
 
 

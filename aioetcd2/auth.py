@@ -273,8 +273,9 @@ class RolesAPI:
         Raises:
             RoleExistsError: There is such a role.
         """
+        path = _role_path(name)
         body = _encode(_RoleChange(name, permissions=_Change({"read": (), "write": ()})))
-        return await self._failover.call(build("PUT", _role_path(name), json=body, replay=Replay.IF_UNSENT), _role)
+        return await self._failover.call(build("PUT", path, json=body, replay=Replay.IF_UNSENT), _role)
 
     async def remove(self, name: str) -> None:
         """Remove a role, but root. Sent at most once.

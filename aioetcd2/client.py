@@ -18,6 +18,7 @@ import msgspec
 from . import _response
 from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._failover import Failover, at_most_ten
+from ._hub import WatchHub
 from ._request import Replay, build, check_method, quote_key
 from ._transport import Transport
 from .auth import AuthAPI
@@ -27,7 +28,6 @@ from .keys import KeysAPI
 from .members import MembersAPI
 from .models import Health, HTTPResult, Version
 from .stats import StatsAPI
-from .watch import WatchHub
 
 if TYPE_CHECKING:
     import aiohttp
@@ -138,6 +138,7 @@ class Client:
             trace_configs=trace_configs,
         )
         self._auto_sync = auto_sync
+        self._moves = 0
         self._syncing: asyncio.Task[None] | None = None
         self._failover = Failover(
             self._pool,
@@ -145,7 +146,7 @@ class Client:
             check_redirect=check_redirect or at_most_ten,
             on_first_use=None if auto_sync is None else self._start_syncing,
         )
-        self._watches = WatchHub(self._failover, settled=(header_timeout or 0.0) + probe_interval)
+        self._watches = WatchHub(self._failover, probe_interval, header_timeout)
         self._quorum = quorum
         self.keys = KeysAPI(self)
         self.members = MembersAPI(self)
@@ -198,7 +199,10 @@ class Client:
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        """The endpoints in the order in which a call made now would try them; a copy."""
+        """The endpoints in the order in which a call made now would try them; a copy.
+
+        Those first given, which are tried when all that a `sync()` found have failed, are not among them.
+        """
         return self._pool.order()
 
     def set_endpoints(self, endpoints: str | Iterable[str]) -> None:
@@ -212,6 +216,7 @@ class Client:
             NoEndpointsError: There are none; nothing has changed.
         """
         self._pool.give(parse_endpoints(endpoints))
+        self._moves += 1
         self._failover.forget()
 
     async def sync(self) -> None:
@@ -224,10 +229,13 @@ class Client:
             NoEndpointsError: No member has a usable client URL; nothing has changed.
             ClusterError: No endpoint answered; nothing has changed.
         """
+        moves = self._moves
         members = await self.members.list()
         found = list(dict.fromkeys(url for member in members for url in _usable(member.client_urls)))
         if not found:
             raise NoEndpointsError("no member of the cluster has a usable client URL")
+        if moves != self._moves:  # these are the members of a cluster that set_endpoints() has left meanwhile
+            return
         if set(found) != set(self._pool.order()):
             logger.info("endpoints are now %s", ", ".join(found))
         self._pool.replace(found)

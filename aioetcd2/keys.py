@@ -7,10 +7,11 @@ from typing import Protocol
 
 from . import _response
 from ._failover import Failover
+from ._hub import WatchHub
 from ._request import Replay, Request, build, check_index, check_text, check_ttl, quote_key
 from .errors import APIError
 from .models import Response
-from .watch import Watcher, WatchHub
+from .watch import Watcher
 
 __all__ = ["KeysAPI"]
 

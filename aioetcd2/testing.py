@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -34,6 +36,8 @@ __all__ = ["EtcdCluster", "EtcdServer", "EtcdTLS", "etcd_version", "find_etcd"]
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
 
+_PORTS = range(12_000, 32_000)
+
 _V2_FLAG_SINCE = (3, 2)
 _V2_GONE_SINCE = (3, 6)
 
@@ -46,7 +50,7 @@ def find_etcd() -> str:
     """
     named = os.environ.get("AIOETCD2_ETCD")
     if named:
-        if not os.access(named, os.X_OK):
+        if not os.path.isfile(named) or not os.access(named, os.X_OK):
             raise FileNotFoundError(f"$AIOETCD2_ETCD is no program that can be run: {named}")
         return named
     on_path = shutil.which("etcd")
@@ -84,11 +88,23 @@ def etcd_version(binary: str) -> tuple[int, int, int]:
     return major, minor, patch
 
 
+_port_number = itertools.count(random.SystemRandom().randrange(len(_PORTS)))
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port that this process has not handed out, from below the range in which outgoing connections get theirs.
+
+    A free port of that range can be gone by the time etcd listens: a member that dials another takes it.
+    """
+    for _ in _PORTS:
+        port = _PORTS[next(_port_number) % len(_PORTS)]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
+    raise RuntimeError(f"no port is free from {_PORTS.start} to {_PORTS.stop - 1}")
 
 
 class EtcdTLS:
@@ -178,7 +194,7 @@ class EtcdServer:
     @property
     def pid(self) -> int | None:
         """The process ID; `None` while it does not run."""
-        return None if self._process is None else self._process.pid
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     async def __aenter__(self) -> Self:
         try:
@@ -215,6 +231,10 @@ class EtcdServer:
     async def pause(self) -> None:
         """Freeze the process (SIGSTOP): its connections stay open, and nothing answers."""
         self._signal(signal.SIGSTOP)
+        while (pid := self.pid) is not None:
+            if _is_stopped(pid):
+                break
+            await asyncio.sleep(0.001)  # until then it may still answer
 
     async def resume(self) -> None:
         """Let a frozen process go on (SIGCONT)."""
@@ -225,7 +245,7 @@ class EtcdServer:
         self._initial = [f"--initial-cluster={everyone}", f"--initial-cluster-state={state}"]
 
     def _spawn(self) -> None:
-        if self._process is not None:
+        if self.pid is not None:
             raise RuntimeError(f"{self!r} runs already")
         binary = self._binary or find_etcd()
         version = etcd_version(binary)
@@ -254,9 +274,12 @@ class EtcdServer:
 
     async def _ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT
-        while not await asyncio.to_thread(self._serves):
-            if self._process is None or self._process.poll() is not None:
+        while True:
+            serves = await asyncio.to_thread(self._serves)
+            if self.pid is None:  # whatever answered
                 raise RuntimeError(f"{self!r} exited at its start:\n{self._last_words()}")
+            if serves:
+                return
             if time.monotonic() > deadline:
                 raise RuntimeError(f"{self!r} did not serve within {START_TIMEOUT} s:\n{self._last_words()}")
             await asyncio.sleep(0.05)
@@ -291,11 +314,17 @@ class EtcdServer:
             self._reap.detach()
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.poll() is None:
-            os.killpg(self._process.pid, number)
+        if (pid := self.pid) is not None:
+            os.killpg(pid, number)
 
     def _last_words(self) -> str:
-        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-15:])
+        return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-30:])
+
+
+def _is_stopped(pid: int) -> bool:
+    if not hasattr(os, "waitid"):
+        return True
+    return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -3,124 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import re
 import weakref
 from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
 from async_timeout import timeout
-from msgspec import Struct
 
-from . import _response
-from ._failover import Failover, OpenStream
-from ._request import build
+from ._failover import OpenStream
+from ._hub import Census, WatchHub, count, walk
+from ._request import Request
+from ._wait import Wait, index_of, poll, request_for
 from .errors import (
     ClientClosedError,
     ClusterError,
     ConnectionLostError,
     EtcdError,
     EventIndexClearedError,
+    HeaderTimeoutError,
     InvalidResponseError,
-    KeyNotFoundError,
-    NotDirError,
 )
 from .models import Node, Response
 
 __all__ = ["Watcher"]
-
-logger = logging.getLogger("aioetcd2")
 
 DELETIONS = ("delete", "expire", "compareAndDelete")
 
 BACKOFF_BASE = 0.05
 BACKOFF_CAP = 3.0
 
-MAX_EVENT = 64 << 20
-"""The most that is read of one event; its value and the previous one are 10 MB each at most, escapes included 120."""
+SERVER_BUFFER = 100
+"""How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
 
-CENSUS_GRACE = 0.5
-"""Seconds in which an event from before a count arrives, if there was one."""
+SILENCE = 0.05
+"""Seconds after which a stream that may have been dropped is asked for again."""
+
+BLOCKED = 0.25
+"""Seconds in which a long poll is answered from history, if it is; more where opening the stream took long."""
+
+CROWD = 3
+"""Where at least one event in so many is ours, history is fetched index by index."""
+
+MOST_POLLS = 64
+"""How many long polls fetch the server's history side by side: each brings one event."""
 
 CENSUS_REST = 5.0
 CENSUS_REST_CAP = 60.0
-"""Seconds until a watcher counts its keys again, if their number is no longer known; doubled each time up to the cap."""
+"""Seconds until the keys are counted again, where their number is no longer known; doubled each time up to the cap."""
 
 _MANY_SLASHES = re.compile("//+")
-
-
-class Census(Struct, frozen=True):
-    """How many nodes there were at an index: what tells an undisturbed subtree from one in which keys were deleted."""
-
-    index: int
-    count: int
-
-
-class WatchHub:
-    """What the watchers of one client share.
-
-    Attributes:
-        failover: Carries their requests.
-        settled: Seconds after which a wait without an event proves that nothing matched when it was registered.
-    """
-
-    def __init__(self, failover: Failover, settled: float) -> None:
-        self.failover = failover
-        self.settled = settled
-        self._watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
-        self._counting = asyncio.Semaphore(8)
-        self._outage = False
-
-    def add(self, watcher: Watcher) -> None:
-        """Count a watcher in."""
-        self._watchers.add(watcher)
-
-    def discard(self, watcher: Watcher) -> None:
-        """Count a watcher out."""
-        self._watchers.discard(watcher)
-
-    def interrupted(self, key: str, error: EtcdError) -> None:
-        """A watcher can't go on for now: one line for the whole outage, however many watchers."""
-        if not self._outage:
-            self._outage = True
-            logger.warning("watches are interrupted, and go on trying; that of %s: %s", key or "/", error)
-
-    def resumed(self, key: str) -> None:
-        """A watcher is registered again after a failure."""
-        if self._outage:
-            self._outage = False
-            logger.info("watches go on again, that of %s the first", key or "/")
-
-    async def close(self) -> None:
-        """Close every watcher."""
-        for watcher in list(self._watchers):
-            await watcher.aclose()
-
-    async def census(self, path: str, recursive: bool, rest: float) -> Census | None:
-        """Count the nodes of a subtree, after a rest; `None` where that fails.
-
-        Returns some time after the count, so that an event from before it has reached a watcher that is registered.
-        """
-        await asyncio.sleep(rest)
-        try:
-            async with self._counting:
-                index, node = await self.look(path, recursive)
-        except EtcdError:
-            return None
-        await asyncio.sleep(CENSUS_GRACE)
-        return Census(index, _count(node, recursive))
-
-    async def look(self, path: str, recursive: bool) -> tuple[int, Node | None]:
-        """A subtree as it is now, and the index at which it was so."""
-        query = [("recursive", "true")] if recursive else []
-        try:
-            response = await self.failover.read(build("GET", path, query=query))
-        except (KeyNotFoundError, NotDirError) as absent:
-            return absent.index, None
-        return response.index, response.node
 
 
 class Watcher:
@@ -136,32 +69,44 @@ class Watcher:
 
     Cancelling `next()` loses no event: the next `next()` gives it. One task at a time may wait.
 
-    It rests on etcd's long poll (`wait=true`, `waitIndex`) and on the last 1,000 events that a member keeps.
+    It rests on etcd's streams and long polls (`wait=true`, `waitIndex`), and on the last 1,000 events that a member
+    keeps. Nothing is read ahead of `next()` but what the connection holds, so that a slow consumer costs no memory; one
+    that falls behind by more than the server keeps gets `EventIndexClearedError`.
 
     Example:
         >>> async for event in client.keys.watch("/services", recursive=True):
         ...     print(event.action, event.node.key, event.node.value)
     """
 
+    # How the events are had. A stream from the moment of its registration brings all that follows, in order; but
+    # - one that was asked for events since an index brings at most one of the server's history, and then nothing;
+    # - one that falls silent after as many events as the server buffers may have been dropped.
+    # So a stream since the cursor is opened; if it turns out to have brought history, a second one is opened from now
+    # on (`_live`), and long polls fetch what happened between the cursor and its registration (`_behind`). Where most
+    # of the cluster's events are ours (`_crowded`), that is done at once, and with a poll for each index in between.
+
     __slots__ = (
         "__weakref__",
+        "_at",
+        "_batch",
+        "_behind",
         "_census",
         "_censuses",
         "_closed",
         "_counting",
+        "_crowded",
         "_cursor",
         "_delivered",
         "_hub",
         "_key",
-        "_line",
-        "_opened_at",
+        "_live",
         "_opening",
         "_path",
         "_pending",
+        "_polls",
         "_recursive",
         "_registrations",
         "_resync",
-        "_stream",
         "_troubles",
         "_waiting",
         "_wake",
@@ -179,12 +124,15 @@ class Watcher:
         self._delivered = after_index
         self._pending: deque[Response] = deque()
         self._opening: asyncio.Task[OpenStream] | None = None
-        self._stream: OpenStream | None = None
-        self._opened_at = 0.0
-        self._line = b""
+        self._live: Wait | None = None
+        self._at: str | None = None
+        self._behind = False
+        self._polls: deque[tuple[int, asyncio.Task[Response | None]]] = deque()
+        self._batch = 1
+        self._crowded = False
         self._census: Census | None = None
-        self._counting: asyncio.Task[Census | None] | None = None
         self._censuses = 0
+        self._counting: asyncio.Task[Census | None] | None = None
         self._registrations = 0
         self._troubles = 0
         self._waiting = False
@@ -245,25 +193,25 @@ class Watcher:
         finally:
             self._waiting = False
         event = self._pending.popleft()
-        self._delivered = event.index if event.action == "resync" else _index_of(event)
+        self._delivered = event.index if event.action == "resync" else index_of(event)
         return event
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
-        tasks = [task for task in (self._opening, self._counting) if task is not None]
+        tasks = [self._opening, self._counting, *(task for _, task in self._polls)]
         self._shut()
         for task in tasks:
-            await _settle(task)
-
-    def _shut(self) -> None:
-        self._closed = True
-        self._hub.discard(self)
-        for task in (self._opening, self._counting):
             if task is not None:
-                task.cancel()
-        self._drop()
-        if self._wake is not None:
-            self._wake.set()
+                await _settle(task)
+
+    def evict(self) -> None:
+        """Leave the endpoint, which does not answer, for another."""
+        if self._opening is not None:
+            self._opening.cancel()
+        if self._live is not None:
+            self._live.close()
+        for _, task in self._polls:
+            task.cancel()
 
     def _begin(self) -> None:
         if self._closed:
@@ -272,83 +220,159 @@ class Watcher:
             raise RuntimeError("another task is waiting in this watcher; make one watcher for each")
         self._waiting = True
 
+    def _shut(self) -> None:
+        self._closed = True
+        self._hub.discard(self)
+        self._move(None)
+        self.evict()
+        if self._counting is not None:
+            self._counting.cancel()
+        if self._wake is not None:
+            self._wake.set()
+
+    def _move(self, endpoint: str | None) -> None:
+        if endpoint != self._at:
+            if self._at is not None:
+                self._hub.detach(self, self._at)
+            if endpoint is not None:
+                self._hub.attach(self, endpoint)
+            self._at = endpoint
+
     async def _advance(self) -> None:
-        """One step towards the next event: open a wait, or read from the one that is open."""
+        """One step towards the next event."""
         try:
-            if self._stream is None:
+            if self._live is None:
                 await self._open()
+            elif self._behind:
+                await self._catch_up(self._live)
             else:
-                self._count_keys()
-                await self._read(self._stream)
+                await self._listen(self._live)
         except EventIndexClearedError as cleared:
+            await self._drop()
             await self._cleared(cleared)
         except (ClusterError, ConnectionLostError, InvalidResponseError) as error:
-            self._drop()
+            await self._drop()
             if self._closed:
                 raise ClientClosedError("the watcher is closed") from None
-            if not self._registrations and not isinstance(error, ConnectionLostError):
+            if await self._late_headers(error):
+                return
+            if not self._registrations and isinstance(error, ClusterError):
                 raise
             await self._back_off(error)
 
     async def _open(self) -> None:
-        if self._opening is None:
-            query = [("wait", "true")]
-            if self._recursive:
-                query.append(("recursive", "true"))
-            if self._cursor is not None:
-                query.append(("waitIndex", str(self._cursor + 1)))
-            self._opening = asyncio.ensure_future(self._hub.failover.open(build("GET", self._path, query=query)))
-        opening = self._opening
+        """Register a wait: for what follows if history is fetched apart, otherwise for all after the cursor."""
+        since = None if self._behind else self._cursor
+
+        def make(endpoint: str) -> Request:
+            self._move(endpoint)
+            late = endpoint in self._hub.late
+            return request_for(
+                self._path, self._recursive, self._cursor if late else since, stream=not late, patient=late
+            )
+
+        start = asyncio.get_running_loop().time()
+        opening = self._opening = asyncio.ensure_future(self._hub.failover.open(make))
         try:
             await asyncio.wait((opening,))
-        except BaseException:
+        finally:
             self._opening = None
-            opening.cancel()
-            await _settle(opening)
-            raise
-        self._opening = None
+            if not opening.done():
+                opening.cancel()
+                await _settle(opening)
         if opening.cancelled():
-            raise ClientClosedError("the watcher is closed")
-        self._stream = opening.result()
-        self._opened_at = asyncio.get_running_loop().time()
-        index = _response.index(self._stream.head)
-        self._hub.failover.saw(index)
-        if self._cursor is None and index > 0:
-            self._cursor = self._delivered = index
+            raise ConnectionLostError(self._at or "", "it was left, for it does not answer")
+        live = self._live = Wait(opening.result(), since, start)
+        self._move(live.endpoint)
+        if live.endpoint in self._hub.late:
+            self._behind = False
+        self._hub.failover.saw(live.index)
+        if self._cursor is None and live.index > 0:
+            self._cursor = self._delivered = live.index
         self._registrations += 1
         if self._troubles:
             self._hub.resumed(self._key)
 
-    async def _read(self, stream: OpenStream) -> None:
+    async def _listen(self, live: Wait) -> None:
+        self._count_keys(live)
+        suspect = live.events >= SERVER_BUFFER
         try:
-            piece = await stream.read()
-        except ConnectionLostError:
-            self._ended(stream)
-            raise
-        if not piece:
-            productive = self._opened_at < 0
-            self._ended(stream)
-            if not productive:
-                raise ConnectionLostError(stream.head.endpoint, "the wait ended without an event")
+            async with timeout(SILENCE if suspect else None):
+                events = await live.read()
+        except asyncio.TimeoutError:
+            await self._drop()
             return
-        *lines, self._line = (self._line + piece).split(b"\n")
-        for line in lines:
-            if line.strip():
-                self._take(_response.event(line, stream.head))
-        if len(self._line) > MAX_EVENT:
-            raise InvalidResponseError(stream.head.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
+        if events is None:
+            self._ended(live)
+            await self._drop()
+            if not live.useful:
+                raise ConnectionLostError(live.endpoint, "the wait ended without an event")
+            return
+        for event in events:
+            live.useful |= self._take(event)
+        if live.since is not None and 0 < live.last <= live.index and live.endpoint not in self._hub.late:
+            self._behind = True
+            await self._drop()
 
-    def _take(self, event: Response) -> None:
-        index = _index_of(event)
+    async def _catch_up(self, live: Wait) -> None:
+        """Fetch what happened between the cursor and the registration of the live stream, several polls at a time."""
+        cursor = self._cursor or 0
+        if cursor >= live.index:
+            await self._caught_up()
+            return
+        if not self._polls:
+            if self._crowded:
+                self._batch = MOST_POLLS
+            for since in range(cursor, min(cursor + self._batch, live.index)):
+                request = request_for(self._path, self._recursive, since, stream=False)
+                self._polls.append((since, asyncio.ensure_future(poll(self._hub.failover, request))))
+        since, task = self._polls[0]
+        try:
+            await asyncio.wait((task,), timeout=max(BLOCKED, 4 * live.took))
+        except BaseException:
+            await self._stop_polls()
+            raise
+        if not task.done():  # nothing more in the history: a stream since the cursor will bring what follows
+            await self._drop()
+            self._behind = self._crowded = False
+            return
+        self._polls.popleft()
+        if task.cancelled():
+            raise ConnectionLostError(live.endpoint, "it was left, for it does not answer")
+        event = task.result()
+        if event is None:
+            raise ConnectionLostError(live.endpoint, "a poll ended without an event")
+        index = index_of(event)
+        if not self._take(event) and index <= since:
+            raise InvalidResponseError(live.endpoint, f"event {index} is not one after {since}", status=200)
+        if index > live.index:
+            await self._caught_up()
+        elif not self._polls:
+            self._batch = min(self._batch * 4, MOST_POLLS) if index == since + 1 else max(self._batch // 2, 1)
+
+    async def _caught_up(self) -> None:
+        self._behind = False
+        await self._stop_polls()
+
+    async def _stop_polls(self) -> None:
+        tasks = [task for _, task in self._polls]
+        self._polls.clear()
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            await _settle(task)
+
+    def _take(self, event: Response) -> bool:
+        """Move on to an event; false if it was known already."""
+        index = index_of(event)
         if index <= (self._cursor or 0):
-            return
+            return False
         self._troubles = 0
-        self._opened_at = -1.0
         self._cursor = index
-        if not self._concerns(event):
-            return
-        self._census = _after(self._census, event, self._key, self._recursive)
-        self._pending.append(event)
+        if self._concerns(event):
+            self._census = _after(self._census, event, self._key, self._recursive)
+            self._pending.append(event)
+        return True
 
     def _concerns(self, event: Response) -> bool:
         """Whether the event is one of this watch; what the server hands out from its history is not always."""
@@ -359,19 +383,39 @@ class Watcher:
             return self._recursive and "/_" not in key[len(self._key) :]
         return event.action in DELETIONS and self._key.startswith(f"{key}/")
 
-    def _ended(self, stream: OpenStream) -> None:
+    def _ended(self, live: Wait) -> None:
         """The wait is over; if it was a long one without an event, nothing had matched when it was registered."""
-        if self._opened_at >= 0 and self._cursor is not None:
-            if asyncio.get_running_loop().time() - self._opened_at > self._hub.settled:
-                self._cursor = max(self._cursor, _response.index(stream.head))
-                self._troubles = 0
-        self._drop()
+        if not live.last and asyncio.get_running_loop().time() - live.opened_at > self._hub.settled:
+            self._cursor = max(self._cursor or 0, live.index)
+            self._troubles = 0
 
-    def _drop(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        self._line = b""
+    async def _drop(self) -> None:
+        live = self._live
+        if live is not None:
+            live.close()
+            self._live = None
+            if live.last > live.index:
+                self._crowded = live.events * CROWD >= live.last - live.index
+                self._behind = self._crowded and live.endpoint not in self._hub.late
+        await self._stop_polls()
+
+    async def _late_headers(self, error: EtcdError) -> bool:
+        """Whether the header of a wait did not come because something holds it back, which is known then."""
+        failures = error.errors if isinstance(error, ClusterError) else ()
+        silent = [each.endpoint for each in failures if isinstance(each, HeaderTimeoutError)]
+        late = [endpoint for endpoint in silent if endpoint not in self._hub.late]
+        if not late or not any([await self._hub.holds_back(endpoint) for endpoint in late]):
+            return False
+        if self._cursor is None:
+            try:
+                index, node = await self._hub.look(self._path, self._recursive)
+            except ClusterError:
+                return False
+            self._cursor = self._delivered = index
+            self._census = Census(index, count(node, self._recursive))
+        self._behind = False
+        self._registrations += 1
+        return True
 
     async def _back_off(self, error: EtcdError) -> None:
         """Wait a little longer with each failure in a row; the first is resumed at once."""
@@ -403,12 +447,13 @@ class Watcher:
             return
         lost = self._cursor is None or self._changed(node, self._cursor)
         self._cursor = index
-        self._census = Census(index, _count(node, self._recursive))
+        self._behind = False
+        self._census = Census(index, count(node, self._recursive))
         if not lost:
             await self._back_off(cleared)
             return
         if self._resync:
-            logger.info("watch of %s lost events up to index %d; resynchronized", self._key or "/", index)
+            self._hub.resynchronized(self._key, index)
             self._pending.append(Response("resync", node, index=index))
             self._registrations += 1
             return
@@ -430,32 +475,31 @@ class Watcher:
         A deletion leaves no trace but a smaller number of keys, so where that number is not known only a file that is
         still the same proves that nothing happened.
         """
-        if any(each.modified_index > since for each in _walk(node, self._recursive)):
+        if any(each.modified_index > since for each in walk(node, self._recursive)):
             return True
         if self._census is not None:
-            return self._census.count != _count(node, self._recursive)
+            return self._census.count != count(node, self._recursive)
         return node is None or node.dir
 
-    def _count_keys(self) -> None:
+    def _count_keys(self, live: Wait) -> None:
         """Count the keys in the background if their number is not known."""
         if self._census is not None or self._counting is not None:
             return
         rest = min(CENSUS_REST * 2.0 ** min(self._censuses - 1, 8), CENSUS_REST_CAP) if self._censuses else 0.0
         self._censuses += 1
         self._counting = asyncio.ensure_future(self._hub.census(self._path, self._recursive, rest))
-        watcher, registration = weakref.ref(self), self._registrations
-        self._counting.add_done_callback(lambda task: _counted(watcher(), registration, task))
+        watcher = weakref.ref(self)
+        self._counting.add_done_callback(lambda task: _counted(watcher(), live, task))
 
 
-def _counted(watcher: Watcher | None, registration: int, task: asyncio.Task[Census | None]) -> None:
+def _counted(watcher: Watcher | None, live: Wait, task: asyncio.Task[Census | None]) -> None:
     """Believe a count that was taken while one wait was open throughout, or before which all events had come."""
     if watcher is None:
         return
     watcher._counting = None
     census = None if task.cancelled() else task.result()
-    if census is not None and watcher._cursor is not None and watcher._cursor <= census.index:
-        if watcher._stream is not None and watcher._registrations == registration:
-            watcher._census = census
+    if census is not None and watcher._live is live and (watcher._cursor or 0) <= census.index:
+        watcher._census = census
 
 
 async def _settle(task: asyncio.Task[object]) -> None:
@@ -470,23 +514,6 @@ async def _settle(task: asyncio.Task[object]) -> None:
         task.exception()
     if cancelled is not None:
         raise cancelled
-
-
-def _index_of(event: Response) -> int:
-    return event.node.modified_index if event.node is not None else 0
-
-
-def _walk(node: Node | None, recursive: bool) -> Iterator[Node]:
-    pending = [] if node is None else [node]
-    while pending:
-        each = pending.pop()
-        yield each
-        if recursive:
-            pending.extend(each.nodes)
-
-
-def _count(node: Node | None, recursive: bool) -> int:
-    return sum(1 for _ in _walk(node, recursive))
 
 
 def _after(census: Census | None, event: Response, key: str, recursive: bool) -> Census | None:

@@ -1,15 +1,15 @@
-"""A raw server that does what no real server should, and counts what it was sent; and a proxy that hurts connections."""
+"""A raw server that does what no real server should, and counts what it was sent."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import struct
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 CLUSTER_ID = "cdf818194e3a8c32"
 
@@ -26,6 +26,10 @@ class Seen(NamedTuple):
     def form(self) -> dict[str, str]:
         return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
 
+    @property
+    def query(self) -> dict[str, str]:
+        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
 
 class Exchange:
     """One request, and the connection on which it came."""
@@ -40,9 +44,13 @@ class Exchange:
 
     def reset(self) -> None:
         """Close by RST."""
-        raw = self.writer.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.writer.transport.abort()
+        close_by_reset(self.writer)
+
+
+def close_by_reset(writer: asyncio.StreamWriter) -> None:
+    raw = writer.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 Behaviour = Callable[[Exchange], Awaitable[bool | None]]
@@ -73,12 +81,14 @@ def answer(
     return behave
 
 
-def raw(data: bytes, *, then_close: bool = True) -> Behaviour:
-    """Bytes as they are."""
+def raw(*pieces: bytes, pause: float = 0.0, then: Behaviour | None = None) -> Behaviour:
+    """Bytes as they are, with pauses between the pieces; then something else, by default hanging up."""
 
-    async def behave(exchange: Exchange) -> bool:
-        await exchange.send(data)
-        return not then_close
+    async def behave(exchange: Exchange) -> bool | None:
+        for piece in pieces:
+            await exchange.send(piece)
+            await asyncio.sleep(pause)
+        return await (then or close)(exchange)
 
     return behave
 
@@ -99,6 +109,34 @@ async def hang(exchange: Exchange) -> None:
     await asyncio.Event().wait()
 
 
+def chunk(data: bytes) -> bytes:
+    """One chunk of a chunked body; of no data the last."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def wait_header(index: int = 10, *, cluster: str = CLUSTER_ID) -> bytes:
+    """What a real server answers to a wait at once."""
+    return (
+        f"HTTP/1.1 200 OK\r\nX-Etcd-Index: {index}\r\nX-Etcd-Cluster-Id: {cluster}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ).encode()
+
+
+def wait(index: int = 10) -> Behaviour:
+    """A wait to which no event comes."""
+    return raw(wait_header(index), then=hang)
+
+
+def happened(*events: dict[str, Any], index: int = 10) -> Behaviour:
+    """A wait that ends with its event, as a real server's does; or with several, as no server's does."""
+    lines = b"".join(chunk(json.dumps(event).encode() + b"\n") for event in events)
+    return raw(wait_header(index) + lines + chunk(b""), then=stay)
+
+
+async def stay(exchange: Exchange) -> None:
+    """Keep the connection for the next request."""
+
+
 def key_event(key: str = "/k", index: int = 11, action: str = "set", value: str = "v", **more: Any) -> dict[str, Any]:
     """The body of a keys answer or event."""
     node = {"key": key, "value": value, "modifiedIndex": index, "createdIndex": index}
@@ -108,24 +146,46 @@ def key_event(key: str = "/k", index: int = 11, action: str = "set", value: str 
 class Misbehaver:
     """A server whose answers are scripted: one behaviour for each request, the last one for all further requests.
 
-    A behaviour that returns `False` closes the connection. `seen` holds every request, `connections` counts.
+    A behaviour that returns `False` closes the connection. `seen` holds every request, `connections` counts, `open` is
+    how many connections there are now, `behaving` on how many of them a request is still being answered. Reads that are no waits can have a behaviour of their own, `reads`: they are
+    then no part of the script, since a watcher sends them whenever it likes.
     """
 
-    def __init__(self, *behaviours: Behaviour) -> None:
+    def __init__(self, *behaviours: Behaviour, reads: Behaviour | None = None, path: str | None = None) -> None:
         self.behaviours = list(behaviours)
+        self.reads = reads
         self.seen: list[Seen] = []
         self.connections = 0
         self.open = 0
+        self.behaving = 0
+        self._path = path
+        self._scripted = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def endpoint(self) -> str:
         assert self._server is not None
-        return "http://127.0.0.1:%d" % self._server.sockets[0].getsockname()[1]
+        if self._path is not None:
+            return f"unix://{self._path}"
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def waits(self) -> list[Seen]:
+        """The requests that were watches."""
+        return [seen for seen in self.seen if seen.query.get("wait") == "true"]
+
+    def hang_up(self) -> None:
+        """Close all connections."""
+        for writer in self._writers:
+            writer.close()
 
     async def __aenter__(self) -> Misbehaver:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        if self._path is not None:
+            self._server = await asyncio.start_unix_server(self._accept, self._path)
+        else:
+            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 
     async def __aexit__(
@@ -139,34 +199,51 @@ class Misbehaver:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(reader, writer))
+        task = asyncio.create_task(self._serve(reader, writer), name="misbehaver")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _next_behaviour(self, seen: Seen) -> Behaviour:
+        if self.reads is not None and seen.method == "GET" and "wait" not in seen.query:
+            return self.reads
+        self._scripted += 1
+        return self.behaviours[min(self._scripted, len(self.behaviours)) - 1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.open += 1
-        watch: asyncio.Task[bytes] | None = None
+        self._writers.add(writer)
+        tasks: set[asyncio.Task[Any]] = set()
         try:
             while True:
                 seen = await read_request(reader)
                 self.seen.append(seen)
-                behaviour = self.behaviours[min(len(self.seen), len(self.behaviours)) - 1]
-                behaving = asyncio.ensure_future(_run(behaviour, Exchange(seen, writer)))
-                watch = asyncio.ensure_future(reader.read(1)) if behaviour is hang else None
-                await asyncio.wait({behaving, *([watch] if watch else [])}, return_when=asyncio.FIRST_COMPLETED)
-                if not behaving.done():
-                    behaving.cancel()
+                self.behaving += 1
+                behaving = asyncio.create_task(
+                    _run(self._next_behaviour(seen), Exchange(seen, writer)), name="misbehaver"
+                )
+                tasks = {behaving, asyncio.create_task(_hung_up(reader), name="misbehaver")}
+                try:
+                    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    self.behaving -= 1
+                if not behaving.done() or behaving.result() is False:
                     break
-                if behaving.result() is False:
-                    break
+                for task in tasks:
+                    task.cancel()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
-            if watch is not None:
-                watch.cancel()
+            for task in tasks:
+                task.cancel()
             self.open -= 1
+            self._writers.discard(writer)
             writer.close()
+
+
+async def _hung_up(reader: asyncio.StreamReader) -> None:
+    while not reader.at_eof() and reader.exception() is None:
+        await asyncio.sleep(0.005)
 
 
 async def _run(behaviour: Behaviour, exchange: Exchange) -> bool | None:

@@ -1,0 +1,115 @@
+"""One wait for events at one endpoint: a long poll, which ends with its event, or a stream, which goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+from . import _response
+from ._failover import Failover, OpenStream
+from ._request import Request, build
+from .errors import InvalidResponseError
+from .models import Response
+
+MAX_EVENT = 64 << 20
+"""The most that is read of one event; a value has at most 10 MB of text, and so has the previous one."""
+
+
+def request_for(path: str, recursive: bool, since: int | None, *, stream: bool, patient: bool = False) -> Request:
+    """A wait for the events of a path after an index; `None` = after the moment of registration."""
+    query = [("wait", "true")]
+    if stream:
+        query.append(("stream", "true"))
+    if recursive:
+        query.append(("recursive", "true"))
+    if since is not None:
+        query.append(("waitIndex", str(since + 1)))
+    return build("GET", path, query=query, patient=patient)
+
+
+class Wait:
+    """A wait that the server has registered.
+
+    Attributes:
+        endpoint: Where it is registered.
+        since: The index after which events were asked for; `None` = after the registration.
+        index: The cluster's index at the registration. An event at or below it came from the server's history.
+        opened_at: When that was, on the loop's clock.
+        took: How many seconds it took to register.
+        useful: Whether it has brought an event that was not known.
+        events: How many events have come.
+        last: The index of the last one; 0 before the first.
+    """
+
+    __slots__ = (
+        "_line",
+        "_marks",
+        "_stream",
+        "endpoint",
+        "events",
+        "index",
+        "last",
+        "opened_at",
+        "since",
+        "took",
+        "useful",
+    )
+
+    def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0) -> None:
+        self._stream = stream
+        self._marks = _response.marks(stream.head)
+        self._line = b""
+        self.endpoint = stream.head.endpoint
+        self.since = since
+        self.index = self._marks.index
+        self.opened_at = asyncio.get_running_loop().time()
+        self.took = self.opened_at - asked_at
+        self.useful = False
+        self.events = 0
+        self.last = 0
+
+    async def read(self) -> list[Response] | None:
+        """The events that have come, perhaps none yet; `None` at the end. Cancelling this loses nothing.
+
+        Raises:
+            ConnectionLostError: The connection broke.
+            InvalidResponseError: What came is no event.
+        """
+        piece = await self._stream.read()
+        if not piece and not self._line:
+            return None
+        *lines, self._line = (self._line + (piece or b"\n")).split(b"\n")  # the end ends the last line, too
+        if len(self._line) > MAX_EVENT:
+            raise InvalidResponseError(self.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
+        head, marks = self._stream.head, self._marks
+        events = [_response.document(line, marks, head) for line in lines if line]
+        if events:
+            self.events += len(events)
+            self.last = index_of(events[-1])
+        return events
+
+    def close(self) -> None:
+        """Stop waiting, and free the connection. Idempotent."""
+        self._stream.close()
+
+
+def index_of(event: Response) -> int:
+    """The index at which an event happened; 0 where a lying server names none."""
+    return event.node.modified_index if event.node is not None else 0
+
+
+async def poll(failover: Failover, request: Request) -> Response | None:
+    """One long poll to its end: its event; `None` where the server ended it without one.
+
+    Raises:
+        EventIndexClearedError: The server no longer holds the events after that index.
+        EndpointError: The connection broke.
+        ClusterError: No endpoint answered.
+    """
+    wait = Wait(await failover.open(lambda endpoint: request), None)
+    event: Response | None = None
+    try:
+        while (events := await wait.read()) is not None:
+            event = event or next(iter(events), None)
+    finally:
+        wait.close()
+    return event

@@ -1,0 +1,135 @@
+"""A TCP proxy between a client and a real server, which hurts connections on command."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from .misbehaver import close_by_reset
+
+
+class FaultProxy:
+    """Passes everything on, until it is told otherwise.
+
+    Args:
+        upstream: The endpoint of the server.
+
+    Attributes:
+        endpoint: Where a client connects.
+        latency: Seconds by which every byte is late, each way.
+        accepted: How many connections there have been.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        parts = urlsplit(upstream)
+        self._upstream = parts.hostname, parts.port
+        self._name = socket.socket()  # bound but not listening, it keeps the port ours while connections are refused
+        self._name.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._name.bind(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._name.getsockname()[1]}"
+        self.latency = 0.0
+        self.accepted = 0
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def open(self) -> int:
+        """How many connections there are now."""
+        return len(self._tasks)
+
+    async def __aenter__(self) -> FaultProxy:
+        await self.resume()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.refuse()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._name.close()
+
+    async def refuse(self) -> None:
+        """Refuse new connections; those that are open go on."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+            await asyncio.sleep(0)
+
+    async def resume(self) -> None:
+        """Accept connections, and pass everything on."""
+        self._passing.set()
+        if self._server is None:
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(self._name.getsockname())
+            self._server = await asyncio.start_server(self._accept, sock=listener)
+
+    def black_hole(self) -> None:
+        """Keep connections open, accept more, and pass nothing."""
+        self._passing.clear()
+
+    def cut(self, *, reset: bool = False) -> int:
+        """Close all connections, by FIN or by RST; how many those were."""
+        for writer in self._writers:
+            if reset:
+                close_by_reset(writer)
+            else:
+                writer.close()
+        return len(self._tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
+        task = asyncio.create_task(self._serve(reader, writer), name="faultproxy")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        there: asyncio.StreamWriter | None = None
+        pumps: list[asyncio.Task[None]] = []
+        try:
+            answers, there = await asyncio.open_connection(*self._upstream)
+            self._writers.add(there)
+            pumps = [
+                asyncio.create_task(pump, name="faultproxy")
+                for pump in (self._pump(reader, there), self._pump(answers, writer))
+            ]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        except OSError:
+            pass
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            for end in (writer, there):
+                if end is not None:
+                    self._writers.discard(end)
+                    end.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        passing = asyncio.create_task(self._pass(late, writer), name="faultproxy")
+        try:
+            while data := await reader.read(1 << 16):
+                late.put_nowait((asyncio.get_running_loop().time() + self.latency, data))
+            late.put_nowait((0.0, b""))
+            await passing
+        except OSError:
+            pass
+        finally:
+            passing.cancel()
+
+    async def _pass(self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        while True:
+            due, data = await late.get()
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            await self._passing.wait()
+            if not data:
+                return
+            writer.write(data)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from aioetcd2 import Client, KeyNotFoundError
+from aioetcd2.testing import EtcdServer
+
+EXAMPLES = sorted(Path(__file__).parent.parent.joinpath("examples").glob("*.py"))
+
+QUICKSTART = [
+    r"Set /foo to bar",
+    r"  action          set",
+    r"  key             /foo",
+    r"  value           bar",
+    r"  created index   [1-9]\d*",
+    r"  modified index  [1-9]\d*",
+    r"  etcd index      [1-9]\d*, raft index [1-9]\d*, raft term [1-9]\d*",
+    r"  cluster         [0-9a-f]+",
+    r"Get /foo",
+    r"  bar",
+    r"  refused: PUT /v2/keys/foo at http://\S+: 101 Compare failed \(\[qux != bar\]\) \[index \d+\]",
+    r"Watch /quickstart",
+    r"  set     /quickstart/web = 10\.0\.0\.1:80",
+    r"  set     /quickstart/db = 10\.0\.0\.2:5432",
+    r"  set     /quickstart/db = 10\.0\.0\.3:5432",
+    r"  delete  /quickstart",
+    r"Done; .*",
+]
+
+KEY_LINES = {"quickstart.py": [r"Started an etcd at http://127\.0\.0\.1:\d+", *QUICKSTART]}
+
+
+def run(example: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONASYNCIODEBUG"}
+    command = [sys.executable, "-W", "error", str(example), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def assert_in_order(patterns: list[str], output: str) -> None:
+    lines = iter(output.splitlines())
+    for pattern in patterns:
+        assert any(re.fullmatch(pattern, line) for line in lines), f"{pattern!r} is missing, or not in its place"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_runs_by_itself(example: Path) -> None:
+    result = run(example)
+    print(result.stdout)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
+    assert_in_order(KEY_LINES.get(example.name, []), result.stdout)
+
+
+@pytest.mark.parametrize("before", [[], ["127.0.0.1:1"]], ids=["alone", "behind a dead one"])
+async def test_quickstart_with_endpoints(server: EtcdServer, client: Client, before: list[str]) -> None:
+    result = run(EXAMPLES[[path.name for path in EXAMPLES].index("quickstart.py")], *before, server.endpoint)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Started" not in result.stdout
+    assert_in_order(QUICKSTART, result.stdout)
+    for key in ("/foo", "/quickstart"):
+        with pytest.raises(KeyNotFoundError):
+            await client.keys.get(key)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "complaint"),
+    [("127.0.0.1:1", "no endpoint answered"), ("ftp://etcd", "not an endpoint: 'ftp://etcd'")],
+)
+def test_quickstart_without_a_server(endpoint: str, complaint: str) -> None:
+    result = run(EXAMPLES[[path.name for path in EXAMPLES].index("quickstart.py")], endpoint)
+    assert result.returncode == 1
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
