@@ -128,6 +128,7 @@ class EndpointPool:
         self._pin = 0
         self._failures: dict[str, tuple[int, float]] = {}
         self._given = list(endpoints)
+        self._ranked = False
         self.replace(self._given)
 
     def __contains__(self, endpoint: str) -> bool:
@@ -188,18 +189,28 @@ class EndpointPool:
         if endpoint in self._endpoints:
             self._pin = self._endpoints.index(endpoint)
 
-    def give(self, endpoints: Iterable[str]) -> None:
-        """Use other endpoints from now on, and fall back on these."""
+    def give(self, endpoints: Iterable[str], *, ranked: bool = False) -> None:
+        """Use other endpoints from now on, and fall back on these.
+
+        Args:
+            endpoints: Parsed endpoints.
+            ranked: Whether the best comes first, so that they are never shuffled, and the first is the next.
+        """
         self._given = list(endpoints)
+        self._ranked = ranked
+        before = self._endpoints
         self.replace(self._given)
+        if ranked and self._endpoints is not before:
+            self._pin = 0
 
     def replace(self, endpoints: Iterable[str]) -> None:
         """Use other endpoints from now on; the pinned one stays pinned if it is among them."""
         fresh = list(endpoints)
-        if fresh == self._endpoints or (self._shuffle and set(fresh) == set(self._endpoints)):
+        shuffle = self._shuffle and not (self._ranked and fresh == self._given)
+        if fresh == self._endpoints or (shuffle and set(fresh) == set(self._endpoints)):
             return
         pinned = self.pinned if self._endpoints else None
-        if self._shuffle:
+        if shuffle:
             self._dice.shuffle(fresh)
         self._endpoints = fresh
         self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in fresh}

@@ -124,7 +124,7 @@ class Failover:
         if index > self.newest:
             self.newest = index
 
-    async def call(self, request: Request, decode: Decoder[T]) -> T:
+    def call(self, request: Request, decode: Decoder[T]) -> Awaitable[T]:
         """Send a request, and decode its answer.
 
         Raises:
@@ -132,16 +132,7 @@ class Failover:
             ClusterError: No endpoint answered.
             ClientClosedError: The client is closed.
         """
-
-        async def attempt(endpoint: str) -> T:
-            moves = self._moves
-            result = await self._transport.exchange(endpoint, request)
-            if result.status in _REDIRECTS:
-                result = await self._follow(self._transport.exchange, endpoint, request, result)
-            self._identify(result, request, moves)
-            return decode(result, request)
-
-        return await self._each(request, attempt)
+        return self._each(request, None, self._transport.exchange, decode)
 
     @property
     def has_choice(self) -> bool:
@@ -152,7 +143,7 @@ class Failover:
         """Begin elsewhere for a while: this endpoint did not answer a probe."""
         self._pool.failed(endpoint)
 
-    async def open(self, make: Callable[[str], Request]) -> OpenStream:
+    def open(self, make: Callable[[str], Request]) -> Awaitable[OpenStream]:
         """Send a request, and return with the header of a 200.
 
         Args:
@@ -163,25 +154,7 @@ class Failover:
             ClusterError: No endpoint answered.
             ClientClosedError: The client is closed.
         """
-
-        async def attempt(endpoint: str) -> OpenStream:
-            moves = self._moves
-            request = make(endpoint)
-            stream = await self._transport.open(endpoint, request)
-            try:
-                if stream.head.status in _REDIRECTS:
-                    stream = await self._follow(self._transport.open, endpoint, request, stream)
-                self._identify(stream.head, request, moves)
-                if stream.head.status != 200:
-                    raise _response.failure(stream.head, request)
-                if "X-Etcd-Index" not in stream.head.headers:
-                    raise _response.invalid(stream.head, "no X-Etcd-Index")
-            except BaseException:
-                stream.close()
-                raise
-            return stream
-
-        return await self._each(make(self._pool.pinned), attempt)
+        return self._each(make(self._pool.pinned), make, self._transport.open, _opened)
 
     async def at(self, endpoint: str, request: Request, decode: Decoder[T]) -> T:
         """Send a request to one endpoint and no other, with credentials only if it is one of this client's.
@@ -235,7 +208,13 @@ class Failover:
         else:
             self.saw(index)
 
-    async def _each(self, request: Request, attempt: Callable[[str], Awaitable[T]]) -> T:
+    async def _each(
+        self,
+        request: Request,
+        make: Callable[[str], Request] | None,
+        send: Callable[[str, Request], Awaitable[A]],
+        finish: Callable[[A, Request], T],
+    ) -> T:
         if self._on_first_use is not None:
             begin, self._on_first_use = self._on_first_use, None
             begin()
@@ -244,8 +223,19 @@ class Failover:
         without_v2: V2DisabledError | None = None
         while (endpoint := self._pool.next(tried) or await self._discovered(tried)) is not None:
             tried.append(endpoint)
+            moves = self._moves
+            if make is not None:
+                request = make(endpoint)
             try:
-                answer = await attempt(endpoint)
+                answer = await send(endpoint, request)
+                try:
+                    if answer.head.status in _REDIRECTS:
+                        answer = await self._follow(send, endpoint, request, answer)
+                    self._identify(answer.head, request, moves)
+                    outcome = finish(answer, request)
+                except BaseException:
+                    answer.close()
+                    raise
             except PageNotFoundError as error:
                 without_v2 = without_v2 or await self._without_v2(endpoint)
                 self._failed(endpoint, request, error, errors)
@@ -264,7 +254,7 @@ class Failover:
                 raise
             else:
                 self._answered(endpoint, errors)
-                return answer
+                return outcome
         failure = ClusterError(str(request), errors)
         raise failure if without_v2 is None or failure.maybe_applied else without_v2
 
@@ -274,13 +264,14 @@ class Failover:
             return None
         try:
             found = list(await self.rediscover())
-        except EtcdError as error:
+        except Exception as error:  # whatever a caller's discoverer raises, the failures of the endpoints come first
             logger.warning("every endpoint has failed, and finding others did, too: %s", error)
-            return None
-        if not set(found).difference(tried):
+            found = []
+        self._transport.check_open()
+        if self.rediscover is None or not set(found).difference(tried):
             return None
         logger.info("every endpoint has failed; found %s", ", ".join(found))
-        self._pool.give(found)
+        self._pool.give(found, ranked=True)
         return self._pool.next(tried)
 
     def _answered(self, endpoint: str, errors: list[EndpointError]) -> None:
@@ -327,6 +318,14 @@ class Failover:
         except EtcdError:
             self._transport.check_open()
             return None
+
+
+def _opened(stream: OpenStream, request: Request) -> OpenStream:
+    if stream.head.status != 200:
+        raise _response.failure(stream.head, request)
+    if "X-Etcd-Index" not in stream.head.headers:  # or any web page would do for a wait without an event
+        raise _response.invalid(stream.head, "no X-Etcd-Index")
+    return stream
 
 
 def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str, str]:

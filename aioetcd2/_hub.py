@@ -61,7 +61,8 @@ class WatchHub:
     Attributes:
         settled: Seconds after which a wait without an event proves that nothing had matched when it was registered:
             so long a silence holds an answered probe.
-        late: Endpoints that hold back the header of a wait until its first event, as a buffering proxy does.
+        stuck: Seconds after which the rest of half an event should have come.
+        late: Endpoints that hold back what a wait brings, its header or a part of an event, as a buffering proxy does.
     """
 
     def __init__(self, failover: Failover, probe_interval: float, header_timeout: float | None) -> None:
@@ -70,6 +71,7 @@ class WatchHub:
         self._probe_interval = probe_interval
         self._probe_timeout = probe_interval if header_timeout is None else header_timeout
         self.settled = self._probe_interval + self._probe_timeout
+        self.stuck = self._probe_timeout
         self._watchers: weakref.WeakSet[Watching] = weakref.WeakSet()
         self._at: dict[str, weakref.WeakSet[Watching]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
@@ -130,9 +132,9 @@ class WatchHub:
         logger.info("watch of %s lost events up to index %d, and goes on from there", key or "/", index)
 
     async def holds_back(self, endpoint: str) -> bool:
-        """Whether an endpoint that sent no header of a wait answers otherwise: a buffering proxy, most likely."""
+        """Whether an endpoint that fell silent in a wait answers otherwise: a buffering proxy, most likely."""
         if await self._problem(endpoint, min(self._probe_timeout, HOLDING_BACK)) is None:
-            logger.info("%s holds back the header of a wait until its event, as a buffering proxy does", endpoint)
+            logger.info("%s holds back what a wait brings, as a buffering proxy does; using long polls", endpoint)
             self.late.add(endpoint)
             return True
         return False

@@ -24,6 +24,8 @@ MAX_TTL = 7_000_000_000
 """Somewhat above this the server's clock overflows, and it makes the key permanent without a word."""
 
 _MANY_SLASHES = re.compile("//+")
+_PLAIN_KEY = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]+)+/?")
+_PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.~-]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -118,7 +120,11 @@ def _line_length(method: str, target: str) -> int:
 
 def encode_form(fields: Iterable[tuple[str, str]]) -> bytes:
     """Encode a form whose names need no encoding."""
-    return "&".join(f"{name}={quote_plus(value)}" for name, value in fields).encode("ascii")
+    return "&".join([f"{name}={_quote_value(value)}" for name, value in fields]).encode("ascii")
+
+
+def _quote_value(value: str) -> str:
+    return value if _PLAIN_VALUE.fullmatch(value) else quote_plus(value)
 
 
 def quote_key(key: str) -> str:
@@ -130,7 +136,10 @@ def quote_key(key: str) -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}: {key!r}")
-    path = _MANY_SLASHES.sub("/", f"/{key}")
+    path = key if key.startswith("/") else f"/{key}"
+    if _PLAIN_KEY.fullmatch(path):
+        return path
+    path = _MANY_SLASHES.sub("/", path)
     if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
         raise ValueError(f"a key has no '.' or '..' segment: {key!r}")
     try:

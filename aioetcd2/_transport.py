@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import math
+import re
 import ssl as ssl_module
 import sys
 from collections.abc import Iterable
@@ -52,6 +54,11 @@ _UNSENT = (
     aiohttp.ConnectionTimeoutError,
 )
 
+_PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
+"""What OpenSSL calls an answer that is no TLS."""
+
+_CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
+
 
 class _Lost(Exception):
     """The connection broke after the request; an exception that aiohttp does not take for a reason to send again."""
@@ -85,6 +92,28 @@ class _SendOnce:
             if isinstance(error, asyncio.TimeoutError):
                 raise
             raise _Lost(str(error) or type(error).__name__) from error
+
+
+class _Credentials:
+    """A client middleware that says who we are: aiohttp takes that from a .netrc where it trusts the environment.
+
+    Without a user of ours it may, for endpoints that are trusted.
+    """
+
+    __slots__ = ("_headers", "_trusted")
+
+    def __init__(self, headers: dict[str, str], trusted: bool) -> None:
+        self._headers = headers
+        self._trusted = trusted
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self._headers or not self._trusted:
+            request.headers.popall("Authorization", None)
+        if self._trusted:
+            request.headers.update(self._headers)
+        return await handler(request)
 
 
 class Stream:
@@ -154,7 +183,8 @@ class Transport:
         self._trace_configs = list(trace_configs)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._limits: set[Timeout] = set()
+        self._limits = _Limits(header_timeout)
+        self._heard: set[str] = set()
         self.closed = False
 
     async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
@@ -196,8 +226,7 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
         self.closed = True
-        for limit in list(self._limits):  # closing a connection does not wake who is connecting, or reading a body
-            _expire(limit)
+        self._limits.expire()  # closing a connection does not wake who is connecting, or reading a body
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
@@ -211,29 +240,35 @@ class Transport:
         session = self._session_for(endpoint)
         if _curl.logger.isEnabledFor(10):
             _curl.logger.debug("%s", _curl.curl_line(endpoint, request, self._username if trusted else None))
+        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         headers = self._headers if trusted else {}
+        if session.trust_env:
+            middlewares, headers = (_Credentials(self._headers, trusted),), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = _SendOnce() if request.writes else None
+        if once is not None:
+            middlewares = (*middlewares, once)
         scheme, _, authority = ("http://localhost" if endpoint.startswith("unix:") else endpoint).partition("://")
         path, _, query = request.target.partition("?")
-        limit = timeout(None if request.patient else self.header_timeout)
-        self._limits.add(limit)
+        limit = self._limits.begin(patient=request.patient)
         try:
             async with limit:
-                return await session.request(
+                response = await session.request(
                     request.method,
                     URL.build(scheme=scheme, authority=authority, path=path, query_string=query, encoded=True),
                     data=_payload(request.body),
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._patience if request.patient else _NO_TIMEOUT,
-                    middlewares=() if once is None else (once,),
+                    middlewares=middlewares,
                 )
+                self._heard.add(endpoint)
+                return response
         except Exception as error:
             self._raise(endpoint, request, error, once is not None and once.sent)
         finally:
-            self._limits.discard(limit)
+            self._limits.end(limit)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         pieces: list[bytes] = []
@@ -241,15 +276,14 @@ class Transport:
         try:
             while not content.at_eof():
                 goal = size + PROGRESS
-                limit = timeout(self.header_timeout)
-                self._limits.add(limit)
+                limit = self._limits.begin()
                 try:
                     async with limit:
                         while size < goal and (piece := await content.readany()):
                             pieces.append(piece)
                             size += len(piece)
                 finally:
-                    self._limits.discard(limit)
+                    self._limits.end(limit)
                 if size > MAX_BODY:
                     raise InvalidResponseError(
                         endpoint, f"the body is longer than {MAX_BODY} bytes", maybe_applied=request.writes
@@ -269,20 +303,26 @@ class Transport:
         raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is _Lost else error)
 
     def _mapped(self, endpoint: str, request: Request, error: Exception, sent: bool) -> EndpointError:
+        if isinstance(error, aiohttp.ClientResponseError):
+            error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
+            error.args = (error.request_info, error.history)
+        if _certificate_refused(error):
+            return ConnectError(endpoint, f"{_words(error)}: the server wants a client certificate, or refuses ours")
         if isinstance(error, _UNSENT):
-            return ConnectError(endpoint, _words(error))
+            return ConnectError(endpoint, _unconnected(endpoint, error))
         if isinstance(error, asyncio.TimeoutError):
             if request.writes and not sent:
                 return ConnectError(endpoint, f"no connection within the header timeout of {self.header_timeout} s")
             reason = f"no answer within the header timeout of {self.header_timeout} s"
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
-            error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
-            error.args = (error.request_info, error.history)
             return InvalidResponseError(
                 endpoint, f"not HTTP: {error.message.strip()}", status=error.status, maybe_applied=sent
             )
-        return ConnectionLostError(endpoint, _words(error), maybe_applied=sent)
+        words = _words(error)
+        if endpoint.startswith("http:") and endpoint not in self._heard:
+            words += "; it has never answered, does it serve https?"
+        return ConnectionLostError(endpoint, words, maybe_applied=sent)
 
     def _session_for(self, endpoint: str) -> aiohttp.ClientSession:
         self.check_open()
@@ -311,7 +351,7 @@ class Transport:
             auto_decompress=False,
             headers=_HEADERS,
             timeout=_NO_TIMEOUT,
-            trust_env=self._trust_env,
+            trust_env=self._trust_env and path is None,
             trace_configs=self._trace_configs,
         )
 
@@ -330,6 +370,55 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
+class _Limits:
+    """The header timeouts of all requests under way, with one timer for all.
+
+    They all have the same length, so that the oldest is always the next to expire. A timer for each request would cost
+    more than all the rest of this library: the event loop keeps a cancelled one until its time has come.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._running: dict[Timeout, float] = {}
+        self._patient: set[Timeout] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, *, patient: bool = False) -> Timeout:
+        """A limit to enter now; a patient one ends with the client only."""
+        limit = timeout(None)
+        if patient or self._seconds == math.inf:
+            self._patient.add(limit)
+        else:
+            loop = asyncio.get_running_loop()
+            self._running[limit] = due = loop.time() + self._seconds
+            if self._timer is None:
+                self._timer = loop.call_at(due, self._tick, loop)
+        return limit
+
+    def end(self, limit: Timeout) -> None:
+        """The limit was left."""
+        if self._running.pop(limit, None) is None:
+            self._patient.discard(limit)
+
+    def expire(self) -> None:
+        """All limits have expired."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for limit in [*self._running, *self._patient]:
+            _expire(limit)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for limit, due in list(self._running.items()):
+            if due > now:
+                self._timer = loop.call_at(due, self._tick, loop)
+                break
+            del self._running[limit]
+            _expire(limit)
+
+
 def _expire(limit: Timeout) -> None:
     with suppress(RuntimeError):  # it has expired already
         if sys.version_info >= (3, 11):
@@ -341,6 +430,26 @@ def _expire(limit: Timeout) -> None:
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     """The body as aiohttp takes it: it warns of a long one in one piece."""
     return body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body)
+
+
+def _unconnected(endpoint: str, error: Exception) -> str:
+    cause = error.__cause__
+    plain = isinstance(cause, ssl_module.SSLError) and cause.reason in _PLAIN_REASONS
+    if cause is not None and endpoint.startswith("https:") and (plain or isinstance(cause, ConnectionResetError)):
+        return f"the server broke off the TLS handshake, does it serve plain http? ({_words(cause)})"
+    return _words(error)
+
+
+def _certificate_refused(error: BaseException | None) -> bool:
+    """Whether the server ended the handshake over our certificate, and so has read no request.
+
+    In TLS 1.3 it says so when the handshake is over for us, and a request on its way.
+    """
+    while error is not None:
+        if isinstance(error, ssl_module.SSLError) and _CERTIFICATE_ALERT.search(str(error)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _words(error: BaseException) -> str:

@@ -38,6 +38,7 @@ class Wait:
         useful: Whether it has brought an event that was not known.
         events: How many events have come.
         last: The index of the last one; 0 before the first.
+        silence: How many seconds were waited for the next one so far.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Wait:
         "index",
         "last",
         "opened_at",
+        "silence",
         "since",
         "took",
         "useful",
@@ -66,6 +68,12 @@ class Wait:
         self.useful = False
         self.events = 0
         self.last = 0
+        self.silence = 0.0
+
+    @property
+    def halfway(self) -> bool:
+        """Whether a part of an event has come, and its rest has not."""
+        return bool(self._line)
 
     async def read(self) -> list[Response] | None:
         """The events that have come, perhaps none yet; `None` at the end. Cancelling this loses nothing.

@@ -159,6 +159,8 @@ class Client:
     ) -> Self:
         """A client whose endpoints are found by DNS SRV, and found anew when all of them have failed.
 
+        They are tried in the order of their priorities, whatever `selection` says; `set_endpoints()` ends all that.
+
         Args:
             domain: The domain, as `example.com`.
             discoverer: What finds them; `None` = an `SRVDiscoverer`, which needs the extra `srv`.
@@ -168,12 +170,14 @@ class Client:
             DiscoveryError: There are none.
         """
         finder = discoverer or SRVDiscoverer()
-        client = cls(await finder.discover(domain), **options)
 
-        async def rediscover() -> list[str]:
+        async def discover() -> list[str]:
             return parse_endpoints(await finder.discover(domain))
 
-        client._failover.rediscover = rediscover
+        found = await discover()
+        client = cls(found, **options)
+        client._pool.give(found, ranked=True)
+        client._failover.rediscover = discover
         return client
 
     def __repr__(self) -> str:
@@ -216,6 +220,7 @@ class Client:
             NoEndpointsError: There are none; nothing has changed.
         """
         self._pool.give(parse_endpoints(endpoints))
+        self._failover.rediscover = None
         self._moves += 1
         self._failover.forget()
 

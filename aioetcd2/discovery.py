@@ -67,9 +67,12 @@ class SRVDiscoverer:
             raise ModuleNotFoundError(
                 f"{error}: SRV discovery needs dnspython, install it with  pip install 'aioetcd2[srv]'"
             ) from error
-        if not isinstance(domain, str) or not domain.strip("."):
+        if not isinstance(domain, str) or not domain.strip(".") or not domain.isprintable() or " " in domain:
             raise DiscoveryError(f"not a domain: {domain!r}")
-        resolver = self._resolver or dns.asyncresolver.get_default_resolver()
+        try:
+            resolver = self._resolver or dns.asyncresolver.get_default_resolver()
+        except (dns.exception.DNSException, OSError) as error:
+            raise DiscoveryError(f"no resolver is configured: {error}") from error
         found: list[str] = []
         causes: list[str] = []
         for service, scheme in SERVICES:

@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import weakref
-from collections import deque
+from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
 
@@ -107,9 +107,9 @@ class Watcher:
         "_recursive",
         "_registrations",
         "_resync",
+        "_step",
         "_troubles",
         "_waiting",
-        "_wake",
     )
 
     def __init__(
@@ -122,12 +122,13 @@ class Watcher:
         self._resync = resync
         self._cursor = after_index
         self._delivered = after_index
-        self._pending: deque[Response] = deque()
+        self._pending: list[Response] = []  # a thousand watchers feel the size of a deque
+        self._step: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[OpenStream] | None = None
         self._live: Wait | None = None
         self._at: str | None = None
         self._behind = False
-        self._polls: deque[tuple[int, asyncio.Task[Response | None]]] = deque()
+        self._polls: list[tuple[int, asyncio.Task[Response | None]]] = []
         self._batch = 1
         self._crowded = False
         self._census: Census | None = None
@@ -137,7 +138,6 @@ class Watcher:
         self._troubles = 0
         self._waiting = False
         self._closed = False
-        self._wake: asyncio.Event | None = None
         hub.add(self)
 
     @property
@@ -192,13 +192,13 @@ class Watcher:
                 await self._advance()
         finally:
             self._waiting = False
-        event = self._pending.popleft()
+        event = self._pending.pop(0)
         self._delivered = event.index if event.action == "resync" else index_of(event)
         return event
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
-        tasks = [self._opening, self._counting, *(task for _, task in self._polls)]
+        tasks = [self._step, self._opening, self._counting, *(task for _, task in self._polls)]
         self._shut()
         for task in tasks:
             if task is not None:
@@ -225,10 +225,9 @@ class Watcher:
         self._hub.discard(self)
         self._move(None)
         self.evict()
-        if self._counting is not None:
-            self._counting.cancel()
-        if self._wake is not None:
-            self._wake.set()
+        for task in (self._step, self._counting):
+            if task is not None:
+                task.cancel()
 
     def _move(self, endpoint: str | None) -> None:
         if endpoint != self._at:
@@ -239,29 +238,71 @@ class Watcher:
             self._at = endpoint
 
     async def _advance(self) -> None:
-        """One step towards the next event."""
+        """One step towards the next event.
+
+        Where this is cancelled, a step goes on that is more than listening, so that callers with little patience get
+        there too, however long it takes to connect.
+        """
+        if self._closed:
+            raise ClientClosedError("the watcher is closed")
+        if self._step is None:
+            if self._live is None or self._behind:
+                self._begin_step(self._reach())
+            else:
+                try:
+                    await self._listen(self._live)
+                except (ConnectionLostError, InvalidResponseError) as error:
+                    if self._closed:
+                        raise ClientClosedError("the watcher is closed") from None
+                    self._begin_step(self._recover(error))
+                else:
+                    return
+        step = self._step
+        assert step is not None
+        try:
+            await asyncio.wait((step,))
+        except BaseException:
+            if self._opening is not None and self._at in self._hub.late:  # this is listening, as far as it goes there
+                step.cancel()
+                self._step = None
+                await _settle(step)
+            raise
+        self._step = None
+        if step.cancelled():
+            raise ClientClosedError("the watcher is closed")
+        step.result()
+
+    def _begin_step(self, work: Coroutine[None, None, None]) -> None:
+        self._step = asyncio.ensure_future(work)
+        self._step.add_done_callback(_heed)
+
+    async def _reach(self) -> None:
+        """Get to where events are heard: register a wait, or fetch what it will not bring."""
         try:
             if self._live is None:
                 await self._open()
-            elif self._behind:
-                await self._catch_up(self._live)
             else:
-                await self._listen(self._live)
+                await self._catch_up(self._live)
         except EventIndexClearedError as cleared:
             await self._drop()
             await self._cleared(cleared)
         except (ClusterError, ConnectionLostError, InvalidResponseError) as error:
-            await self._drop()
-            if self._closed:
-                raise ClientClosedError("the watcher is closed") from None
-            if await self._late_headers(error):
-                return
-            if not self._registrations and isinstance(error, ClusterError):
-                raise
-            await self._back_off(error)
+            await self._recover(error)
+
+    async def _recover(self, error: EtcdError) -> None:
+        """Give up what has failed, and take breath."""
+        await self._drop()
+        if await self._late_headers(error):
+            return
+        if not self._registrations and isinstance(error, ClusterError):
+            raise error
+        await self._back_off(error)
 
     async def _open(self) -> None:
         """Register a wait: for what follows if history is fetched apart, otherwise for all after the cursor."""
+        if self._hub.late and not self._registrations:  # the header might come with the first event only
+            await self._begin_with_a_look()
+            return
         since = None if self._behind else self._cursor
 
         def make(endpoint: str) -> Request:
@@ -275,11 +316,14 @@ class Watcher:
         opening = self._opening = asyncio.ensure_future(self._hub.failover.open(make))
         try:
             await asyncio.wait((opening,))
+        except BaseException:
+            opening.cancel()
+            await _settle(opening)
+            if not opening.cancelled() and opening.exception() is None:  # it was too late to cancel it
+                opening.result().close()
+            raise
         finally:
             self._opening = None
-            if not opening.done():
-                opening.cancel()
-                await _settle(opening)
         if opening.cancelled():
             raise ConnectionLostError(self._at or "", "it was left, for it does not answer")
         live = self._live = Wait(opening.result(), since, start)
@@ -295,13 +339,21 @@ class Watcher:
 
     async def _listen(self, live: Wait) -> None:
         self._count_keys(live)
-        suspect = live.events >= SERVER_BUFFER
+        loop = asyncio.get_running_loop()
+        limit = SILENCE if live.events >= SERVER_BUFFER else self._hub.stuck if live.halfway else None
+        start = loop.time()
         try:
-            async with timeout(SILENCE if suspect else None):
+            async with timeout(None if limit is None else max(0.0, limit - live.silence)):
                 events = await live.read()
         except asyncio.TimeoutError:
+            if live.halfway:
+                await self._hub.holds_back(live.endpoint)
             await self._drop()
             return
+        except asyncio.CancelledError:
+            live.silence += loop.time() - start  # who waits a little at a time has waited as well
+            raise
+        live.silence = 0.0
         if events is None:
             self._ended(live)
             await self._drop()
@@ -336,7 +388,7 @@ class Watcher:
             await self._drop()
             self._behind = self._crowded = False
             return
-        self._polls.popleft()
+        self._polls.pop(0)
         if task.cancelled():
             raise ConnectionLostError(live.endpoint, "it was left, for it does not answer")
         event = task.result()
@@ -406,16 +458,21 @@ class Watcher:
         late = [endpoint for endpoint in silent if endpoint not in self._hub.late]
         if not late or not any([await self._hub.holds_back(endpoint) for endpoint in late]):
             return False
-        if self._cursor is None:
+        if not self._registrations:
             try:
-                index, node = await self._hub.look(self._path, self._recursive)
+                await self._begin_with_a_look()
             except ClusterError:
                 return False
+        self._behind = False
+        return True
+
+    async def _begin_with_a_look(self) -> None:
+        """Begin at the index of a look at the key, instead of one that the header of a wait names."""
+        index, node = await self._hub.look(self._path, self._recursive)
+        if self._cursor is None:
             self._cursor = self._delivered = index
             self._census = Census(index, count(node, self._recursive))
-        self._behind = False
         self._registrations += 1
-        return True
 
     async def _back_off(self, error: EtcdError) -> None:
         """Wait a little longer with each failure in a row; the first is resumed at once."""
@@ -425,16 +482,7 @@ class Watcher:
         if self._troubles == 2:
             self._hub.interrupted(self._key, error)
         limit = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(self._troubles, 16))
-        self._wake = asyncio.Event()
-        try:
-            async with timeout(limit * random.uniform(0.5, 1.0)):
-                await self._wake.wait()
-        except asyncio.TimeoutError:
-            pass
-        finally:
-            self._wake = None
-        if self._closed:
-            raise ClientClosedError("the watcher is closed")
+        await asyncio.sleep(limit * random.uniform(0.5, 1.0))
 
     async def _cleared(self, cleared: EventIndexClearedError) -> None:
         """The server no longer holds the events after the cursor: see whether any of them was one of ours."""
@@ -500,6 +548,12 @@ def _counted(watcher: Watcher | None, live: Wait, task: asyncio.Task[Census | No
     census = None if task.cancelled() else task.result()
     if census is not None and watcher._live is live and (watcher._cursor or 0) <= census.index:
         watcher._census = census
+
+
+def _heed(task: asyncio.Task[None]) -> None:
+    """Look at the error of a step, for which perhaps no one waits any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _settle(task: asyncio.Task[object]) -> None:

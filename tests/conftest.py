@@ -32,7 +32,7 @@ def open_sockets() -> set[str]:
 
 
 def child_processes() -> set[int]:
-    found = set()
+    found: set[int] = set()
     for children in Path("/proc/self/task").glob("*/children"):
         found.update(map(int, children.read_text().split()))
     return found

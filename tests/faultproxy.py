@@ -78,6 +78,8 @@ class FaultProxy:
     def cut(self, *, reset: bool = False) -> int:
         """Close all connections, by FIN or by RST; how many those were."""
         for writer in self._writers:
+            if writer.is_closing():
+                continue
             if reset:
                 close_by_reset(writer)
             else:

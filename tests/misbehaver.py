@@ -147,8 +147,9 @@ class Misbehaver:
     """A server whose answers are scripted: one behaviour for each request, the last one for all further requests.
 
     A behaviour that returns `False` closes the connection. `seen` holds every request, `connections` counts, `open` is
-    how many connections there are now, `behaving` on how many of them a request is still being answered. Reads that are no waits can have a behaviour of their own, `reads`: they are
-    then no part of the script, since a watcher sends them whenever it likes.
+    how many connections there are now, `behaving` on how many of them a request is still being answered. Reads that
+    are no waits can have a behaviour of their own, `reads`: they are then no part of the script, since a watcher sends
+    them whenever it likes.
     """
 
     def __init__(self, *behaviours: Behaviour, reads: Behaviour | None = None, path: str | None = None) -> None:
