@@ -108,12 +108,13 @@ async def main() -> None:
     for place, name in enumerate(("aioetcd2", "bare aiohttp")):
         median = {key: statistics.median(pair[place][key] for pair in rounds) for key in rounds[0][place]}
         print(
-            f"{name:12} {args.watchers} registered in {median['seconds']:.2f} s, {median['connections']:.0f} connections, "
-            f"{median['memory'] / 1024:.1f} KiB each"
+            f"{name:12} {args.watchers} registered in {median['seconds']:.2f} s, "
+            f"{median['connections']:.0f} connections, {median['memory'] / 1024:.1f} KiB each"
         )
         if place == 0:
             print(
-                f"{'':12} idle CPU {median['idle']:.2%}, all events in {median['events']:.2f} s, right: {median['right']}"
+                f"{'':12} idle CPU {median['idle']:.2%}, all events in {median['events']:.2f} s, "
+                f"right: {median['right']}"
             )
     for key in ("seconds", "memory"):
         ratios = [ours[key] / bare[key] for ours, bare in rounds]

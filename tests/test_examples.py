@@ -33,7 +33,49 @@ QUICKSTART = [
     r"Done; .*",
 ]
 
-KEY_LINES = {"quickstart.py": [r"Started an etcd at http://127\.0\.0\.1:\d+", *QUICKSTART]}
+KEY_LINES = {
+    "quickstart.py": [r"Started an etcd at http://127\.0\.0\.1:\d+", *QUICKSTART],
+    "watch.py": [
+        r"at first {'/services/\w+': '10\.0\.0\.\d:\d+', '/services/\w+': '10\.0\.0\.\d:\d+'}",
+        r"set      .*'/services/web': '10\.0\.0\.3:80'.*",
+        r"delete   {'/services/web': '10\.0\.0\.3:80'}",
+        r"set      {'/services/web': '10\.0\.0\.3:80', '/services/mail': '10\.0\.0\.4:25'}",
+        r"expire   {'/services/web': '10\.0\.0\.3:80'}",
+    ],
+    "counter.py": [r"10 tasks raised the counter 10 times each: it is 100", r"[1-9]\d{2,} tries, .*"],
+    "members.py": [
+        r"Three members",
+        r"  m\d  http://127\.0\.0\.1:\d+  leads",
+        r"m\d was killed, and another leads now",
+        r"m3 was added as [0-9a-f]+",
+        r"  m3  http://127\.0\.0\.1:\d+",
+        r"m3 was removed; 3 endpoints after sync\(\)",
+    ],
+    "auth.py": [
+        r"web-team reads /config/\*, /web/\* and writes /web/\*",
+        r"web     get /config/colour  yes",
+        r"web     set /config/colour  no",
+        r"web     set /web/port       yes",
+        r"anyone  get /config/colour  no",
+    ],
+    "tls.py": [
+        r"known        stored its greeting at https://127\.0\.0\.1:\d+",
+        r"anonymous    refused: .* the server wants a client certificate, or refuses ours",
+        r"distrustful  refused: .*CERTIFICATE_VERIFY_FAILED.*",
+    ],
+    "srv.py": [
+        r"  someone asks for example\.com",
+        r"  found http://127\.0\.0\.1:\d+",
+        r"The first member dies, and the records change",
+        r"  someone asks for example\.com",
+        r"  found http://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+",
+        r"  /where is still 'at the first'",
+    ],
+}
+
+
+def test_every_example_is_checked() -> None:
+    assert sorted(KEY_LINES) == [example.name for example in EXAMPLES]
 
 
 def run(example: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,7 +96,7 @@ def test_runs_by_itself(example: Path) -> None:
     print(result.stdout)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout
-    assert_in_order(KEY_LINES.get(example.name, []), result.stdout)
+    assert_in_order(KEY_LINES[example.name], result.stdout)
 
 
 @pytest.mark.parametrize("before", [[], ["127.0.0.1:1"]], ids=["alone", "behind a dead one"])
