@@ -11,7 +11,7 @@ import ssl as ssl_module
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import aiohttp
 from async_timeout import Timeout, timeout
@@ -116,6 +116,14 @@ class _Credentials:
         return await handler(request)
 
 
+class _Route(NamedTuple):
+    """How to get to an endpoint."""
+
+    session: aiohttp.ClientSession
+    scheme: str
+    authority: str
+
+
 class Stream:
     """An answer whose body is still coming.
 
@@ -182,6 +190,7 @@ class Transport:
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._routes: dict[str, _Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limits = _Limits(header_timeout)
         self._heard: set[str] = set()
@@ -227,6 +236,7 @@ class Transport:
         """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
         self.closed = True
         self._limits.expire()  # closing a connection does not wake who is connecting, or reading a body
+        self._routes.clear()
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
@@ -237,7 +247,10 @@ class Transport:
             raise ClientClosedError("the client is closed; make a new one")
 
     async def _send(self, endpoint: str, request: Request, trusted: bool) -> aiohttp.ClientResponse:
-        session = self._session_for(endpoint)
+        route = self._routes.get(endpoint)
+        if route is None or self.closed or self._loop is not asyncio.get_running_loop():
+            route = self._route_to(endpoint)
+        session = route.session
         if _curl.logger.isEnabledFor(10):
             _curl.logger.debug("%s", _curl.curl_line(endpoint, request, self._username if trusted else None))
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
@@ -249,14 +262,15 @@ class Transport:
         once = _SendOnce() if request.writes else None
         if once is not None:
             middlewares = (*middlewares, once)
-        scheme, _, authority = ("http://localhost" if endpoint.startswith("unix:") else endpoint).partition("://")
         path, _, query = request.target.partition("?")
         limit = self._limits.begin(patient=request.patient)
         try:
             async with limit:
                 response = await session.request(
                     request.method,
-                    URL.build(scheme=scheme, authority=authority, path=path, query_string=query, encoded=True),
+                    URL.build(
+                        scheme=route.scheme, authority=route.authority, path=path, query_string=query, encoded=True
+                    ),
                     data=_payload(request.body),
                     headers=headers,
                     allow_redirects=False,
@@ -324,7 +338,7 @@ class Transport:
             words += "; it has never answered, does it serve https?"
         return ConnectionLostError(endpoint, words, maybe_applied=sent)
 
-    def _session_for(self, endpoint: str) -> aiohttp.ClientSession:
+    def _route_to(self, endpoint: str) -> _Route:
         self.check_open()
         path = socket_path(endpoint)
         loop = asyncio.get_running_loop()
@@ -335,7 +349,9 @@ class Transport:
         session = self._sessions.get(path)
         if session is None:
             session = self._sessions[path] = self._make_session(path)
-        return session
+        scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
+        route = self._routes[endpoint] = _Route(session, scheme, authority)
+        return route
 
     def _make_session(self, path: str | None) -> aiohttp.ClientSession:
         connector = self._connector
