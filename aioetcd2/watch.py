@@ -291,6 +291,8 @@ class Watcher:
 
     async def _recover(self, error: EtcdError) -> None:
         """Give up what has failed, and take breath."""
+        if self._polls:  # fewer at a time are more likely to get through between two failures
+            self._batch = max(self._batch // 4, 1)
         await self._drop()
         if await self._late_headers(error):
             return
@@ -373,8 +375,6 @@ class Watcher:
             await self._caught_up()
             return
         if not self._polls:
-            if self._crowded:
-                self._batch = MOST_POLLS
             for since in range(cursor, min(cursor + self._batch, live.index)):
                 request = request_for(self._path, self._recursive, since, stream=False)
                 self._polls.append((since, asyncio.ensure_future(poll(self._hub.failover, request))))
@@ -448,6 +448,7 @@ class Watcher:
             self._live = None
             if live.last > live.index:
                 self._crowded = live.events * CROWD >= live.last - live.index
+                self._batch = MOST_POLLS if self._crowded else 1
                 self._behind = self._crowded and live.endpoint not in self._hub.late
         await self._stop_polls()
 

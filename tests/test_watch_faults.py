@@ -23,6 +23,7 @@ from .faultproxy import FaultProxy
 from .misbehaver import Misbehaver, answer, wait
 
 SLOW = 60.0
+AHEAD = 300
 
 
 @pytest.fixture
@@ -68,13 +69,14 @@ class Log:
 
 
 async def write(client: Client, prefix: str, count: int, dice: random.Random, log: Log, *, rate: float) -> None:
-    """Write at a rate; a write whose fate is unknown is looked up by its value."""
+    """Write at a rate, but never so far ahead of the watcher that a slow machine's would fall out of the window."""
     start = time.monotonic()
     for first in range(0, count, 20):
         numbers = range(first, min(first + 20, count))
         answers = await asyncio.gather(*(client.keys.set(f"{prefix}/{dice.randrange(50)}", str(n)) for n in numbers))
         log.written += [answer.node.modified_index for answer in answers if answer.node is not None]
         await asyncio.sleep(max(0.0, start + first / rate - time.monotonic()))
+        await until(lambda: len(log.written) - len(log.received) < AHEAD, SLOW)
     end = await client.keys.set(f"{prefix}/end", "end")
     assert end.node is not None
     log.written.append(end.node.modified_index)
