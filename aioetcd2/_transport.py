@@ -10,11 +10,10 @@ import re
 import ssl as ssl_module
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from types import TracebackType
 from typing import NamedTuple, NoReturn
 
 import aiohttp
-from async_timeout import Timeout, timeout
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -263,9 +262,8 @@ class Transport:
         if once is not None:
             middlewares = (*middlewares, once)
         path, _, query = request.target.partition("?")
-        limit = self._limits.begin(patient=request.patient)
         try:
-            async with limit:
+            with self._limits.begin(patient=request.patient):
                 response = await session.request(
                     request.method,
                     URL.build(
@@ -281,8 +279,6 @@ class Transport:
                 return response
         except Exception as error:
             self._raise(endpoint, request, error, once is not None and once.sent)
-        finally:
-            self._limits.end(limit)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         pieces: list[bytes] = []
@@ -290,14 +286,10 @@ class Transport:
         try:
             while not content.at_eof():
                 goal = size + PROGRESS
-                limit = self._limits.begin()
-                try:
-                    async with limit:
-                        while size < goal and (piece := await content.readany()):
-                            pieces.append(piece)
-                            size += len(piece)
-                finally:
-                    self._limits.end(limit)
+                with self._limits.begin():
+                    while size < goal and (piece := await content.readany()):
+                        pieces.append(piece)
+                        size += len(piece)
                 if size > MAX_BODY:
                     raise InvalidResponseError(
                         endpoint, f"the body is longer than {MAX_BODY} bytes", maybe_applied=request.writes
@@ -386,6 +378,41 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
     return {"Authorization": f"Basic {token}"}
 
 
+class _Limit:
+    """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
+
+    As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_limits", "_task")
+
+    def __init__(self, limits: _Limits) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._limits = limits
+        self._expired = False
+        self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._limits.end(self)
+        if self._expired:
+            if sys.version_info >= (3, 11) and self._task.uncancel() > self._cancelling:
+                return
+            if kind is asyncio.CancelledError:
+                raise asyncio.TimeoutError from error
+
+    def expire(self) -> None:
+        """Time is up."""
+        self._expired = True
+        self._task.cancel()
+
+
 class _Limits:
     """The header timeouts of all requests under way, with one timer for all.
 
@@ -395,13 +422,13 @@ class _Limits:
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = math.inf if seconds is None else seconds
-        self._running: dict[Timeout, float] = {}
-        self._patient: set[Timeout] = set()
+        self._running: dict[_Limit, float] = {}
+        self._patient: set[_Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, *, patient: bool = False) -> Timeout:
+    def begin(self, *, patient: bool = False) -> _Limit:
         """A limit to enter now; a patient one ends with the client only."""
-        limit = timeout(None)
+        limit = _Limit(self)
         if patient or self._seconds == math.inf:
             self._patient.add(limit)
         else:
@@ -411,7 +438,7 @@ class _Limits:
                 self._timer = loop.call_at(due, self._tick, loop)
         return limit
 
-    def end(self, limit: Timeout) -> None:
+    def end(self, limit: _Limit) -> None:
         """The limit was left."""
         if self._running.pop(limit, None) is None:
             self._patient.discard(limit)
@@ -421,8 +448,11 @@ class _Limits:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for limit in [*self._running, *self._patient]:
-            _expire(limit)
+        limits = [*self._running, *self._patient]
+        self._running.clear()
+        self._patient.clear()
+        for limit in limits:
+            limit.expire()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
@@ -432,15 +462,7 @@ class _Limits:
                 self._timer = loop.call_at(due, self._tick, loop)
                 break
             del self._running[limit]
-            _expire(limit)
-
-
-def _expire(limit: Timeout) -> None:
-    with suppress(RuntimeError):  # it has expired already
-        if sys.version_info >= (3, 11):
-            limit.reschedule(0.0)
-        else:
-            limit.update(0.0)
+            limit.expire()
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
