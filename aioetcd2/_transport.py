@@ -41,6 +41,8 @@ _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "ident
 
 _ONE_PIECE = 1 << 20
 
+_TIME_IS_UP = "the header timeout is over"
+
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
@@ -381,10 +383,12 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
 class _Limit:
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
 
-    As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too.
+    As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too. Before
+    Python 3.11 a task does not count who wants it cancelled, and keeps the word of the first: ours comes a moment
+    later, so that anyone else's at the same time is the first.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_limits", "_task")
+    __slots__ = ("_cancelling", "_expired", "_left", "_limits", "_task")
 
     def __init__(self, limits: _Limits) -> None:
         task = asyncio.current_task()
@@ -392,6 +396,7 @@ class _Limit:
         self._task = task
         self._limits = limits
         self._expired = False
+        self._left = False
         self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
 
     def __enter__(self) -> None:
@@ -400,17 +405,28 @@ class _Limit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._left = True
         self._limits.end(self)
         if self._expired:
-            if sys.version_info >= (3, 11) and self._task.uncancel() > self._cancelling:
-                return
-            if kind is asyncio.CancelledError:
+            if sys.version_info >= (3, 11):
+                ours = self._task.uncancel() <= self._cancelling
+            else:
+                ours = error is not None and error.args == (_TIME_IS_UP,)
+            if ours and kind is asyncio.CancelledError:
                 raise asyncio.TimeoutError from error
 
     def expire(self) -> None:
         """Time is up."""
-        self._expired = True
-        self._task.cancel()
+        if sys.version_info >= (3, 11):
+            self._expired = True
+            self._task.cancel()
+        else:
+            self._task.get_loop().call_soon(self._expire_late)
+
+    def _expire_late(self) -> None:
+        if not self._left:
+            self._expired = True
+            self._task.cancel(_TIME_IS_UP)
 
 
 class _Limits:
