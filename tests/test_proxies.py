@@ -370,7 +370,7 @@ async def test_keys_through_etcd_s_proxy(proxied: Client, client: Client, prefix
     await proxied.keys.create(prefix, "v")
     with pytest.raises(NodeExistsError):
         await proxied.keys.create(prefix, "w")
-    assert await proxied.keys.get(prefix) == await client.keys.get(prefix)
+    assert (await proxied.keys.get(prefix)).node == (await client.keys.get(prefix)).node
     await proxied.keys.set(prefix, "w", prev_value="v")
     await proxied.keys.delete(prefix, prev_value="w")
     with pytest.raises(KeyNotFoundError):
