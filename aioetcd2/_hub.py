@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Iterator
 from typing import Protocol
 
 from async_timeout import timeout
-from msgspec import Struct
 
 from . import _response
+from ._census import Census, count
 from ._failover import Failover
 from ._request import build
 from .errors import ClientClosedError, ClusterError, EtcdError, InvalidResponseError, KeyNotFoundError, NotDirError
@@ -28,13 +27,6 @@ HOLDING_BACK = 1.0
 """Seconds in which an endpoint answers a probe that has just left a wait without its header."""
 
 HEALTH = build("GET", "/health")
-
-
-class Census(Struct, frozen=True):
-    """How many nodes there were at an index: what tells an undisturbed subtree from one in which keys were deleted."""
-
-    index: int
-    count: int
 
 
 class Watching(Protocol):
@@ -193,18 +185,3 @@ class WatchHub:
         if health.healthy or not self.failover.has_choice:
             return None
         return f"it is not healthy: {health.reason or 'no leader'}"
-
-
-def walk(node: Node | None, recursive: bool) -> Iterator[Node]:
-    """A node, and all below it."""
-    pending = [] if node is None else [node]
-    while pending:
-        each = pending.pop()
-        yield each
-        if recursive:
-            pending.extend(each.nodes)
-
-
-def count(node: Node | None, recursive: bool) -> int:
-    """The number of nodes of a subtree."""
-    return sum(1 for _ in walk(node, recursive))

@@ -12,8 +12,9 @@ from types import TracebackType
 
 from async_timeout import timeout
 
+from ._census import DELETIONS, Census, after, count, walk
 from ._failover import OpenStream
-from ._hub import Census, WatchHub, count, walk
+from ._hub import WatchHub
 from ._request import Request
 from ._wait import Wait, index_of, poll, request_for
 from .errors import (
@@ -28,8 +29,6 @@ from .errors import (
 from .models import Node, Response
 
 __all__ = ["Watcher"]
-
-DELETIONS = ("delete", "expire", "compareAndDelete")
 
 BACKOFF_BASE = 0.05
 BACKOFF_CAP = 3.0
@@ -422,7 +421,7 @@ class Watcher:
         self._troubles = 0
         self._cursor = index
         if self._concerns(event):
-            self._census = _after(self._census, event, self._key, self._recursive)
+            self._census = after(self._census, event, self._key, self._recursive)
             self._pending.append(event)
         return True
 
@@ -569,24 +568,3 @@ async def _settle(task: asyncio.Task[object]) -> None:
         task.exception()
     if cancelled is not None:
         raise cancelled
-
-
-def _after(census: Census | None, event: Response, key: str, recursive: bool) -> Census | None:
-    """The census after an event; `None` where the event does not tell how many nodes came or went."""
-    node = event.node
-    if census is None or node is None or node.modified_index <= census.index:
-        return census
-    gone = event.action in DELETIONS
-    own = node.key.rstrip("/")
-    if gone and len(own) <= len(key):
-        return Census(node.modified_index, 0)
-    if not recursive:
-        return Census(node.modified_index, 1)
-    before = event.prev_node
-    if gone and before is not None and not before.dir:
-        return Census(node.modified_index, census.count - 1)
-    if not gone and before is not None and before.dir == node.dir:
-        return Census(node.modified_index, census.count)
-    if not gone and before is None and census.count and own.rpartition("/")[0] == key:
-        return Census(node.modified_index, census.count + 1)
-    return None

@@ -19,8 +19,8 @@ from aioetcd2 import EtcdError, errors
 FOLDER = Path(aioetcd2.__file__).parent
 
 LEVELS = (
-    ("errors", "models", "_request"),
-    ("_endpoints",),
+    ("errors", "models", "_request", "_limits"),
+    ("_endpoints", "_census"),
     ("_response", "_curl", "discovery"),
     ("_transport",),
     ("_failover",),

@@ -1,0 +1,111 @@
+"""The header timeouts of all requests under way, on one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from types import TracebackType
+
+_TIME_IS_UP = "the header timeout is over"
+
+
+class Limit:
+    """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
+
+    As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too. Before
+    Python 3.11 a task does not count who wants it cancelled, and keeps the word of the first: ours comes a moment
+    later, so that anyone else's at the same time is the first.
+    """
+
+    __slots__ = ("_cancelling", "_expired", "_left", "_limits", "_task")
+
+    def __init__(self, limits: Limits) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._limits = limits
+        self._expired = False
+        self._left = False
+        self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        self._limits.end(self)
+        if self._expired:
+            if sys.version_info >= (3, 11):
+                ours = self._task.uncancel() <= self._cancelling
+            else:
+                ours = error is not None and error.args == (_TIME_IS_UP,)
+            if ours and kind is asyncio.CancelledError:
+                raise asyncio.TimeoutError from error
+
+    def expire(self) -> None:
+        """Time is up."""
+        if sys.version_info >= (3, 11):
+            self._expired = True
+            self._task.cancel()
+        else:
+            self._task.get_loop().call_soon(self._expire_late)
+
+    def _expire_late(self) -> None:
+        if not self._left:
+            self._expired = True
+            self._task.cancel(_TIME_IS_UP)
+
+
+class Limits:
+    """The header timeouts of all requests under way, with one timer for all.
+
+    They all have the same length, so that the oldest is always the next to expire. A timer for each request would cost
+    more than all the rest of this library: the event loop keeps a cancelled one until its time has come.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = math.inf if seconds is None else seconds
+        self._running: dict[Limit, float] = {}
+        self._patient: set[Limit] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, *, patient: bool = False) -> Limit:
+        """A limit to enter now; a patient one ends with the client only."""
+        limit = Limit(self)
+        if patient or self._seconds == math.inf:
+            self._patient.add(limit)
+        else:
+            loop = asyncio.get_running_loop()
+            self._running[limit] = due = loop.time() + self._seconds
+            if self._timer is None:
+                self._timer = loop.call_at(due, self._tick, loop)
+        return limit
+
+    def end(self, limit: Limit) -> None:
+        """The limit was left."""
+        if self._running.pop(limit, None) is None:
+            self._patient.discard(limit)
+
+    def expire(self) -> None:
+        """All limits have expired."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        limits = [*self._running, *self._patient]
+        self._running.clear()
+        self._patient.clear()
+        for limit in limits:
+            limit.expire()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for limit, due in list(self._running.items()):
+            if due > now:
+                self._timer = loop.call_at(due, self._tick, loop)
+                break
+            del self._running[limit]
+            limit.expire()
