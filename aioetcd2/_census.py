@@ -33,22 +33,21 @@ def count(node: Node | None, recursive: bool) -> int:
     return sum(1 for _ in walk(node, recursive))
 
 
-def after(census: Census | None, event: Response, key: str, recursive: bool) -> Census | None:
+def after(census: Census, event: Response, key: str, recursive: bool) -> Census | None:
     """The census after an event; `None` where the event does not tell how many nodes came or went."""
-    node = event.node
-    if census is None or node is None or node.modified_index <= census.index:
+    node, before = event.node, event.prev_node
+    if node is None or node.modified_index <= census.index:
         return census
     gone = event.action in DELETIONS
+    if not gone and before is not None and before.dir == node.dir:
+        return census
     own = node.key.rstrip("/")
     if gone and len(own) <= len(key):
         return Census(node.modified_index, 0)
     if not recursive:
         return Census(node.modified_index, 1)
-    before = event.prev_node
     if gone and before is not None and not before.dir:
         return Census(node.modified_index, census.count - 1)
-    if not gone and before is not None and before.dir == node.dir:
-        return Census(node.modified_index, census.count)
     if not gone and before is None and census.count and own.rpartition("/")[0] == key:
         return Census(node.modified_index, census.count + 1)
     return None

@@ -129,6 +129,7 @@ class Failover:
 
         Raises:
             APIError: The server refused it.
+            InvalidResponseError: All that answered are no etcd, or no v2 API.
             ClusterError: No endpoint answered.
             ClientClosedError: The client is closed.
         """
@@ -168,7 +169,8 @@ class Failover:
             result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
             return decode(result, request)
         except EndpointError as error:
-            raise ClusterError(str(request), [error]) from error
+            outcome = _unanswered(request, [error])
+            raise outcome from None if outcome is error else error
 
     async def read(self, request: Request) -> Response:
         """Get a key, never back in time: an answer older than what this client has seen is asked for with quorum.
@@ -229,9 +231,13 @@ class Failover:
             try:
                 answer = await send(endpoint, request)
                 try:
-                    if answer.head.status in _REDIRECTS:
+                    head = answer.head
+                    if head.status in _REDIRECTS:
                         answer = await self._follow(send, endpoint, request, answer)
-                    self._identify(answer.head, request, moves)
+                        head = answer.head
+                    cluster = head.headers.get("X-Etcd-Cluster-Id")
+                    if cluster != self._cluster and cluster and moves == self._moves:
+                        self._identify(cluster, head.endpoint, request)
                     outcome = finish(answer, request)
                 except BaseException:
                     answer.close()
@@ -255,8 +261,7 @@ class Failover:
             else:
                 self._answered(endpoint, errors)
                 return outcome
-        failure = ClusterError(str(request), errors)
-        raise failure if without_v2 is None or failure.maybe_applied else without_v2
+        raise _unanswered(request, errors, without_v2)
 
     async def _discovered(self, tried: list[str]) -> str | None:
         """The first endpoint that was not there before, when all others have failed."""
@@ -284,13 +289,11 @@ class Failover:
         self._pool.failed(endpoint)
         logger.info("%s failed at %s [%s]", request, error, type(error).__name__)
 
-    def _identify(self, result: HTTPResult, request: Request, moves: int) -> None:
-        """See that the answer is from the cluster of all others; one that set_endpoints() overtook says nothing."""
-        cluster = result.headers.get("X-Etcd-Cluster-Id")
-        if cluster and cluster != self._cluster and moves == self._moves:
-            if self._cluster:
-                raise ClusterMismatchError(result.endpoint, self._cluster, cluster, str(request))
-            self._cluster = cluster
+    def _identify(self, cluster: str, endpoint: str, request: Request) -> None:
+        """See that an answer is from the cluster of all others."""
+        if self._cluster:
+            raise ClusterMismatchError(endpoint, self._cluster, cluster, str(request))
+        self._cluster = cluster
 
     async def _follow(self, send: Callable[..., Awaitable[A]], endpoint: str, request: Request, answer: A) -> A:
         """Follow redirects, method and body kept; credentials go on to our own endpoints only, never onto cleartext."""
@@ -318,6 +321,17 @@ class Failover:
         except EtcdError:
             self._transport.check_open()
             return None
+
+
+def _unanswered(request: Request, errors: list[EndpointError], without_v2: V2DisabledError | None = None) -> EtcdError:
+    """What a pass over the endpoints means in which none gave an answer of etcd's v2 API."""
+    failure = ClusterError(str(request), errors)
+    if without_v2 is not None and not failure.maybe_applied:
+        return without_v2
+    first = errors[0]
+    if isinstance(first, InvalidResponseError) and all(isinstance(error, InvalidResponseError) for error in errors):
+        return first.for_call(str(request), errors)
+    return failure
 
 
 def _opened(stream: OpenStream, request: Request) -> OpenStream:

@@ -12,8 +12,9 @@ from async_timeout import timeout
 from . import _response
 from ._census import Census, count
 from ._failover import Failover
+from ._limits import Limits
 from ._request import build
-from .errors import ClientClosedError, ClusterError, EtcdError, InvalidResponseError, KeyNotFoundError, NotDirError
+from .errors import ClientClosedError, ClusterError, EtcdError, KeyNotFoundError, NotDirError
 from .models import Node
 
 logger = logging.getLogger("aioetcd2")
@@ -22,6 +23,9 @@ CENSUS_GRACE = 0.5
 """Seconds in which an event from before a count arrives, if there was one."""
 
 COUNTING_AT_ONCE = 8
+
+SILENCE = 0.05
+"""Seconds after which a stream that may have been dropped is asked for again."""
 
 HOLDING_BACK = 1.0
 """Seconds in which an endpoint answers a probe that has just left a wait without its header."""
@@ -53,7 +57,8 @@ class WatchHub:
     Attributes:
         settled: Seconds after which a wait without an event proves that nothing had matched when it was registered:
             so long a silence holds an answered probe.
-        stuck: Seconds after which the rest of half an event should have come.
+        hush: Limits how long a stream may be silent that the server may have dropped.
+        stuck: Limits how long the rest of half an event may take.
         late: Endpoints that hold back what a wait brings, its header or a part of an event, as a buffering proxy does.
     """
 
@@ -63,7 +68,8 @@ class WatchHub:
         self._probe_interval = probe_interval
         self._probe_timeout = probe_interval if header_timeout is None else header_timeout
         self.settled = self._probe_interval + self._probe_timeout
-        self.stuck = self._probe_timeout
+        self.hush = Limits(SILENCE)
+        self.stuck = Limits(self._probe_timeout)
         self._watchers: weakref.WeakSet[Watching] = weakref.WeakSet()
         self._at: dict[str, weakref.WeakSet[Watching]] = {}
         self._probing: dict[str, asyncio.Task[None]] = {}
@@ -175,13 +181,11 @@ class WatchHub:
         except asyncio.TimeoutError:
             return f"no answer to a probe within {limit} s"
         except ClusterError as error:
-            if isinstance(error.errors[0], InvalidResponseError):
-                return None  # it answers, and that is what was asked
             return str(error.errors[0])
         except ClientClosedError as error:
             return str(error)
         except EtcdError:
-            return None
+            return None  # it answers, and that is what was asked
         if health.healthy or not self.failover.has_choice:
             return None
         return f"it is not healthy: {health.reason or 'no leader'}"

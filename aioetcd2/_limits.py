@@ -1,4 +1,4 @@
-"""The header timeouts of all requests under way, on one timer."""
+"""The time-outs of all that is under way and may take equally long, on one timer."""
 
 from __future__ import annotations
 
@@ -83,6 +83,11 @@ class Limits:
             if self._timer is None:
                 self._timer = loop.call_at(due, self._tick, loop)
         return limit
+
+    def check(self, spent: float) -> None:
+        """Raise `TimeoutError` where as much time as is given has been spent before."""
+        if spent >= self._seconds:
+            raise asyncio.TimeoutError
 
     def end(self, limit: Limit) -> None:
         """The limit was left."""

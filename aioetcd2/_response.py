@@ -29,13 +29,10 @@ _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 """How the causes of errorCode 300 begin when the member failed; any other cause is an answer about the request."""
 
 
-class Marks(Struct, frozen=True):
-    """Index and identity of an answer."""
+Marks = tuple[int, int, int, str]
+"""Index, raft's index and term, and cluster ID: what the headers of a keys answer name."""
 
-    index: int
-    raft_index: int
-    raft_term: int
-    cluster_id: str
+_MALFORMED = (msgspec.DecodeError, ValueError, RecursionError)
 
 
 class _KeysBody(Struct, gc=False, rename="camel"):
@@ -61,7 +58,9 @@ class _HealthBody(Struct):
     reason: str = ""
 
 
-_decode_keys = msgspec.json.Decoder(_KeysBody).decode
+_keys_decoder = msgspec.json.Decoder(_KeysBody)
+_decode_keys = _keys_decoder.decode
+_decode_lines = _keys_decoder.decode_lines
 _decode_error = msgspec.json.Decoder(_ErrorBody).decode
 _decode_version = msgspec.json.Decoder(_VersionBody).decode
 _decode_health = msgspec.json.Decoder(_HealthBody).decode
@@ -79,36 +78,46 @@ def raw(result: HTTPResult, request: object) -> HTTPResult:
 
 
 def keys(result: HTTPResult, request: object) -> Response:
-    """The answer of a keys call, or one event of a watch."""
+    """The answer of a keys call."""
     if result.status not in (200, 201):
         raise failure(result, request)
-    return document(result.body, marks(result), result)
-
-
-def document(line: bytes, marks: Marks, result: HTTPResult) -> Response:
-    """One JSON document of a keys answer or a stream of events."""
     try:
-        body = _decode_keys(line)
-        node, prev_node = body.node, body.prev_node
-        if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
-            node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
-        return Response(body.action, node, prev_node, marks.index, marks.raft_index, marks.raft_term, marks.cluster_id)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise invalid(result, error, body=line) from error
+        return _response(_decode_keys(result.body), *_marks(result.headers))
+    except _MALFORMED as error:
+        raise invalid(result, error) from error
+
+
+def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
+    """The events of a wait, one JSON document a line."""
+    try:
+        return [_response(body, *marks) for body in _decode_lines(lines)]
+    except _MALFORMED as error:
+        raise invalid(result, error, body=lines) from error
 
 
 def marks(result: HTTPResult) -> Marks:
     """What the headers of a keys answer name; 0 and empty where one is missing."""
-    headers = result.headers
     try:
-        return Marks(
-            int(headers.get("X-Etcd-Index", 0)),
-            int(headers.get("X-Raft-Index", 0)),
-            int(headers.get("X-Raft-Term", 0)),
-            headers.get("X-Etcd-Cluster-Id", ""),
-        )
-    except ValueError as error:
+        return _marks(result.headers)
+    except _MALFORMED as error:
         raise invalid(result, error) from error
+
+
+def _marks(headers: Mapping[str, str]) -> Marks:
+    find = headers.get
+    return (
+        int(find("X-Etcd-Index", 0)),
+        int(find("X-Raft-Index", 0)),
+        int(find("X-Raft-Term", 0)),
+        find("X-Etcd-Cluster-Id", ""),
+    )
+
+
+def _response(body: _KeysBody, index: int, raft_index: int, raft_term: int, cluster_id: str) -> Response:
+    node, prev_node = body.node, body.prev_node
+    if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
+        node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
+    return Response(body.action, node, prev_node, index, raft_index, raft_term, cluster_id)
 
 
 def version(result: HTTPResult, request: object) -> Version:
@@ -135,7 +144,7 @@ def decode(decoder: Any, result: HTTPResult) -> Any:
     """
     try:
         return decoder(result.body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+    except _MALFORMED as error:
         raise invalid(result, error) from error
 
 
@@ -215,7 +224,7 @@ def _failure(result: HTTPResult, request: object) -> EtcdError:
 def _error_body(result: HTTPResult) -> _ErrorBody | None:
     try:
         body = _decode_error(result.body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+    except _MALFORMED:
         return None
     return body if body.error_code or body.message else None
 

@@ -42,8 +42,8 @@ class Wait:
     """
 
     __slots__ = (
-        "_line",
         "_marks",
+        "_rest",
         "_stream",
         "endpoint",
         "events",
@@ -59,10 +59,10 @@ class Wait:
     def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0) -> None:
         self._stream = stream
         self._marks = _response.marks(stream.head)
-        self._line = b""
+        self._rest = bytearray()
         self.endpoint = stream.head.endpoint
         self.since = since
-        self.index = self._marks.index
+        self.index = self._marks[0]
         self.opened_at = asyncio.get_running_loop().time()
         self.took = self.opened_at - asked_at
         self.useful = False
@@ -73,7 +73,7 @@ class Wait:
     @property
     def halfway(self) -> bool:
         """Whether a part of an event has come, and its rest has not."""
-        return bool(self._line)
+        return bool(self._rest)
 
     async def read(self) -> list[Response] | None:
         """The events that have come, perhaps none yet; `None` at the end. Cancelling this loses nothing.
@@ -83,13 +83,18 @@ class Wait:
             InvalidResponseError: What came is no event.
         """
         piece = await self._stream.read()
-        if not piece and not self._line:
+        if not piece and not self._rest:
             return None
-        *lines, self._line = (self._line + (piece or b"\n")).split(b"\n")  # the end ends the last line, too
-        if len(self._line) > MAX_EVENT:
-            raise InvalidResponseError(self.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
-        head, marks = self._stream.head, self._marks
-        events = [_response.document(line, marks, head) for line in lines if line]
+        lines, newline, rest = piece.rpartition(b"\n")
+        if newline or not piece:  # the end ends the last line, too
+            if self._rest:
+                lines = bytes(self._rest) + lines
+            self._rest = bytearray(rest)
+        else:
+            self._rest += rest
+            if len(self._rest) > MAX_EVENT:
+                raise InvalidResponseError(self.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
+        events = _response.events(lines, self._marks, self._stream.head)
         if events:
             self.events += len(events)
             self.last = index_of(events[-1])

@@ -23,7 +23,7 @@ from ._request import Replay, build, check_method, quote_key
 from ._transport import Transport
 from .auth import AuthAPI
 from .discovery import Discoverer, SRVDiscoverer
-from .errors import ClusterError, EtcdError, InvalidEndpointError, NoEndpointsError
+from .errors import ClusterError, EtcdError, InvalidEndpointError, InvalidResponseError, NoEndpointsError
 from .keys import KeysAPI
 from .members import MembersAPI
 from .models import Health, HTTPResult, Version
@@ -326,7 +326,7 @@ class Client:
     async def _pin_leader(self) -> None:
         try:
             leader = await self.members.leader()
-        except ClusterError as error:
+        except (ClusterError, InvalidResponseError) as error:
             logger.info("no leader to pin: %s", error)
             return
         for url in _usable(leader.client_urls):

@@ -21,7 +21,8 @@
         └── one class per error code, see ``_BY_CODE``
 
 What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
-each try. What a healthy server said about the request is an `APIError`, raised as it is.
+each try, but where all of them did answer, only not as an etcd does, the first `InvalidResponseError`. What a healthy
+server said about the request is an `APIError`, raised as it is.
 All of them pickle and copy.
 """
 
@@ -75,6 +76,9 @@ __all__ = [
     "V2DisabledError",
     "WatcherClearedError",
 ]
+
+
+_READ_FIRST = "the write may have been applied, read before writing again"
 
 
 def _restore(cls: type[EtcdError], args: tuple[Any, ...], state: dict[str, Any]) -> EtcdError:
@@ -214,6 +218,13 @@ class InvalidResponseError(EndpointError):
             maybe_applied=maybe_applied,
         )
 
+    def for_call(self, request: str, errors: Iterable[EndpointError]) -> InvalidResponseError:
+        """Itself, as the outcome of a call that found nothing but such answers."""
+        self.args = (f"{request} at {'; '.join(map(str, errors))}",)
+        if self.maybe_applied:
+            self.args = (f"{self.args[0]}; {_READ_FIRST}",)
+        return self
+
 
 class ClusterError(EtcdError):
     """No endpoint answered.
@@ -228,7 +239,7 @@ class ClusterError(EtcdError):
         self.maybe_applied = any(error.maybe_applied for error in self.errors)
         lines = [f"{request}: no endpoint answered"]
         if self.maybe_applied:
-            lines[0] += "; the write may have been applied, read before writing again"
+            lines[0] += f"; {_READ_FIRST}"
         lines += [f"  {error} [{type(error).__name__}]" for error in self.errors]
         super().__init__("\n".join(lines))
 

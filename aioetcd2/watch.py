@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import time
 import weakref
 from collections.abc import Coroutine
 from contextlib import suppress
 from types import TracebackType
-
-from async_timeout import timeout
 
 from ._census import DELETIONS, Census, after, count, walk
 from ._failover import OpenStream
@@ -35,9 +34,6 @@ BACKOFF_CAP = 3.0
 
 SERVER_BUFFER = 100
 """How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
-
-SILENCE = 0.05
-"""Seconds after which a stream that may have been dropped is asked for again."""
 
 BLOCKED = 0.25
 """Seconds in which a long poll is answered from history, if it is; more where opening the stream took long."""
@@ -89,6 +85,7 @@ class Watcher:
         "_at",
         "_batch",
         "_behind",
+        "_below",
         "_census",
         "_censuses",
         "_closed",
@@ -117,6 +114,7 @@ class Watcher:
         self._hub = hub
         self._path = path
         self._key = _MANY_SLASHES.sub("/", f"/{key}").rstrip("/")
+        self._below = f"{self._key}/"
         self._recursive = recursive
         self._resync = resync
         self._cursor = after_index
@@ -165,6 +163,8 @@ class Watcher:
         return self
 
     async def __anext__(self) -> Response:
+        if self._pending:
+            return self._pop()
         try:
             return await self.next()
         except ClientClosedError:
@@ -183,17 +183,17 @@ class Watcher:
             EventIndexClearedError: Events are lost; the next call goes on behind them.
             APIError: The watch was refused.
             ClusterError: No endpoint could be reached to register it for the first time.
+            InvalidResponseError: All that could be reached for that are no etcd.
             ClientClosedError: The watcher or its client is closed.
         """
-        self._begin()
-        try:
-            while not self._pending:
-                await self._advance()
-        finally:
-            self._waiting = False
-        event = self._pending.pop(0)
-        self._delivered = event.index if event.action == "resync" else index_of(event)
-        return event
+        if not self._pending:
+            self._begin()
+            try:
+                while not self._pending:
+                    await self._advance()
+            finally:
+                self._waiting = False
+        return self._pop()
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
@@ -212,6 +212,11 @@ class Watcher:
         for _, task in self._polls:
             task.cancel()
 
+    def _pop(self) -> Response:
+        event = self._pending.pop(0)
+        self._delivered = event.index if event.action == "resync" else index_of(event)
+        return event
+
     def _begin(self) -> None:
         if self._closed:
             raise ClientClosedError("the watcher is closed")
@@ -221,6 +226,7 @@ class Watcher:
 
     def _shut(self) -> None:
         self._closed = True
+        self._pending.clear()
         self._hub.discard(self)
         self._move(None)
         self.evict()
@@ -295,7 +301,7 @@ class Watcher:
         await self._drop()
         if await self._late_headers(error):
             return
-        if not self._registrations and isinstance(error, ClusterError):
+        if not self._registrations and not isinstance(error, ConnectionLostError):
             raise error
         await self._back_off(error)
 
@@ -340,19 +346,22 @@ class Watcher:
 
     async def _listen(self, live: Wait) -> None:
         self._count_keys(live)
-        loop = asyncio.get_running_loop()
-        limit = SILENCE if live.events >= SERVER_BUFFER else self._hub.stuck if live.halfway else None
-        start = loop.time()
+        limits = self._hub.hush if live.events >= SERVER_BUFFER else self._hub.stuck if live.halfway else None
+        start = time.monotonic()
         try:
-            async with timeout(None if limit is None else max(0.0, limit - live.silence)):
+            if limits is None:
                 events = await live.read()
+            else:
+                limits.check(live.silence)
+                with limits.begin():
+                    events = await live.read()
         except asyncio.TimeoutError:
             if live.halfway:
                 await self._hub.holds_back(live.endpoint)
             await self._drop()
             return
         except asyncio.CancelledError:
-            live.silence += loop.time() - start  # who waits a little at a time has waited as well
+            live.silence += time.monotonic() - start  # who waits a little at a time has waited as well
             raise
         live.silence = 0.0
         if events is None:
@@ -362,7 +371,8 @@ class Watcher:
                 raise ConnectionLostError(live.endpoint, "the wait ended without an event")
             return
         for event in events:
-            live.useful |= self._take(event)
+            if self._take(event):
+                live.useful = True
         if live.since is not None and 0 < live.last <= live.index and live.endpoint not in self._hub.late:
             self._behind = True
             await self._drop()
@@ -421,18 +431,17 @@ class Watcher:
         self._troubles = 0
         self._cursor = index
         if self._concerns(event):
-            self._census = after(self._census, event, self._key, self._recursive)
+            if self._census is not None:
+                self._census = after(self._census, event, self._key, self._recursive)
             self._pending.append(event)
         return True
 
     def _concerns(self, event: Response) -> bool:
         """Whether the event is one of this watch; what the server hands out from its history is not always."""
-        key = event.node.key.rstrip("/") if event.node is not None else ""
-        if key == self._key:
-            return True
-        if key.startswith(f"{self._key}/"):
+        key = event.node.key if event.node is not None else "/"
+        if key.startswith(self._below):
             return self._recursive and "/_" not in key[len(self._key) :]
-        return event.action in DELETIONS and self._key.startswith(f"{key}/")
+        return key == self._key or (event.action in DELETIONS and self._key.startswith(f"{key.rstrip('/')}/"))
 
     def _ended(self, live: Wait) -> None:
         """The wait is over; if it was a long one without an event, nothing had matched when it was registered."""
@@ -461,7 +470,7 @@ class Watcher:
         if not self._registrations:
             try:
                 await self._begin_with_a_look()
-            except ClusterError:
+            except (ClusterError, InvalidResponseError):
                 return False
         self._behind = False
         return True
@@ -488,7 +497,7 @@ class Watcher:
         """The server no longer holds the events after the cursor: see whether any of them was one of ours."""
         try:
             index, node = await self._hub.look(self._path, self._recursive)
-        except ClusterError as error:
+        except (ClusterError, InvalidResponseError) as error:
             if not self._registrations:
                 raise
             await self._back_off(error)

@@ -20,6 +20,7 @@ from aioetcd2 import (
     ConnectionLostError,
     DiscoveryError,
     EndpointError,
+    EtcdError,
     HeaderTimeoutError,
     HTTPResult,
     InvalidResponseError,
@@ -209,6 +210,20 @@ def failover(
     return Failover(pool, script, check_redirect=check_redirect, on_first_use=on_first_use), pool
 
 
+def raised(error: type[EndpointError]) -> type[EtcdError]:
+    """What a call raises where each endpoint failed so: where all answered, but not as an etcd, no `ClusterError`."""
+    return error if error is InvalidResponseError else ClusterError
+
+
+def tries(error: EtcdError) -> Sequence[EtcdError]:
+    return error.errors if isinstance(error, ClusterError) else [error]
+
+
+def maybe_applied(error: EtcdError) -> bool:
+    assert isinstance(error, (ClusterError, EndpointError))
+    return error.maybe_applied
+
+
 async def call(loop: Failover, request: Request = GET) -> Response:
     return await loop.call(request, decode.keys)
 
@@ -267,11 +282,14 @@ async def test_one_shot_that_was_never_sent_goes_on(request_: Request) -> None:
 async def test_one_shot_is_sent_once(outcome: Outcome, error: type[EndpointError], request_: Request) -> None:
     script = Script(a=outcome, b=ok())
     loop, pool = failover(script, A, B)
-    with pytest.raises(ClusterError) as caught:
+    with pytest.raises(raised(error)) as caught:
         await call(loop, request_)
     assert script.sent == [Sent(A, request_, True)]
-    assert caught.value.maybe_applied
-    assert [(type(each), each.endpoint, each.maybe_applied) for each in caught.value.errors] == [(error, A, True)]
+    assert maybe_applied(caught.value)
+    assert "may have been applied" in str(caught.value)
+    assert str(request_) in str(caught.value)
+    assert [(type(each), maybe_applied(each)) for each in tries(caught.value)] == [(error, True)]
+    assert A in str(caught.value)
     assert pool.pinned == B
 
 
@@ -367,10 +385,10 @@ async def test_write_that_was_never_sent_was_not_applied() -> None:
 @pytest.mark.parametrize(("outcome", "error"), FAILURES)
 async def test_read_is_never_applied(outcome: Outcome, error: type[EndpointError]) -> None:
     loop, _ = failover(Script(a=outcome), A)
-    with pytest.raises(ClusterError) as caught:
+    with pytest.raises(raised(error)) as caught:
         await call(loop, GET)
-    assert isinstance(caught.value.errors[0], error)
-    assert not caught.value.maybe_applied
+    assert isinstance(tries(caught.value)[0], error)
+    assert not maybe_applied(caught.value)
 
 
 async def test_next_call_begins_where_the_last_got_through() -> None:
@@ -549,7 +567,7 @@ async def test_stream_of_the_first_that_opens() -> None:
     [
         (refused(401, 400, cause="cleared"), APIError),
         (html, None),
-        (answer("", 204), ClusterError),
+        (answer("", 204), InvalidResponseError),
         (lost, ClusterError),
     ],
     ids=["refused", "opened", "no content", "lost"],
@@ -964,10 +982,21 @@ async def test_version_is_asked_for_once() -> None:
 async def test_server_that_is_no_etcd_is_not_said_to_lack_v2(version: Outcome) -> None:
     script = Script(a=[page_not_found, version])
     loop, _ = failover(script, A)
-    with pytest.raises(ClusterError, match="probably not an etcd v2 endpoint") as caught:
+    with pytest.raises(InvalidResponseError, match="probably not an etcd v2 endpoint") as caught:
         await call(loop, PUT)
-    assert isinstance(caught.value.errors[0], InvalidResponseError)
     assert not caught.value.maybe_applied
+
+
+async def test_only_where_all_are_no_etcd_that_is_the_outcome() -> None:
+    loop, _ = failover(Script(a=html, b=ok()), A, B)
+    assert (await call(loop)).index == 10
+    loop, _ = failover(Script(a=html, b=lost), A, B)
+    with pytest.raises(ClusterError) as caught:
+        await call(loop)
+    assert [type(each) for each in caught.value.errors] == [InvalidResponseError, ConnectionLostError]
+    loop, _ = failover(Script(a=html, b=html), A, B)
+    with pytest.raises(InvalidResponseError, match=f"^GET /v2/keys/k at {A}: probably not .*; {B}: probably not"):
+        await call(loop)
 
 
 @pytest.mark.parametrize("request_", [PUT, CREATE], ids=["write", "one-shot"])
@@ -1146,10 +1175,10 @@ async def test_one_endpoint_gets_credentials_if_it_is_ours(endpoint: str, truste
 async def test_one_endpoint_fails_alone(outcome: Outcome, error: type[EndpointError]) -> None:
     script = Script(a=ok(), b=outcome)
     loop, pool = failover(script, A, B)
-    with pytest.raises(ClusterError) as caught:
+    with pytest.raises(raised(error)) as caught:
         await loop.at(B, GET, decode.keys)
-    assert [type(each) for each in caught.value.errors] == [error]
-    assert caught.value.__cause__ is caught.value.errors[0]
+    assert [type(each) for each in tries(caught.value)] == [error]
+    assert caught.value.__cause__ is (None if error is InvalidResponseError else tries(caught.value)[0])
     assert script.endpoints == [B]
     assert pool.order() == (A, B)
 

@@ -26,6 +26,7 @@ from aioetcd2 import (
     ConnectError,
     EndpointSelection,
     EtcdError,
+    InvalidResponseError,
     KeyNotFoundError,
     NodeExistsError,
     NoLeaderError,
@@ -209,7 +210,7 @@ async def test_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Misbehaver(answer(b"who are you?", status=407, index=None, cluster=None)) as proxy:
         monkeypatch.setenv("http_proxy", proxy.endpoint)
         async with Client("http://etcd.example.com", trust_env=True) as client:
-            with pytest.raises(ClusterError, match=r"status 407, body b'who are you\?'"):
+            with pytest.raises(InvalidResponseError, match=r"status 407, body b'who are you\?'"):
                 await client.keys.get("/k")
 
 

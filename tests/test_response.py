@@ -257,16 +257,18 @@ def test_missing_headers_are_zero() -> None:
 def test_event_of_a_stream_has_the_marks_of_its_head() -> None:
     head = HTTPResult(200, HEADERS, b"", ENDPOINT)
     line = b'{"action":"set","node":{"key":"/a","value":"1","modifiedIndex":19,"createdIndex":19}}\n'
-    event = decode.document(line, decode.marks(head), head)
-    assert event == Response(
-        "set", Node("/a", "1", created_index=19, modified_index=19), None, 17, 4711, 3, "cdf818194e3a8c32"
+    first, second = decode.events(line * 2, decode.marks(head), head)
+    assert (
+        first
+        == second
+        == Response("set", Node("/a", "1", created_index=19, modified_index=19), None, 17, 4711, 3, "cdf818194e3a8c32")
     )
 
 
 def test_event_that_is_none_is_shown_itself() -> None:
     head = result(b"")
     with pytest.raises(InvalidResponseError) as caught:
-        decode.document(b"<html>", decode.marks(head), head)
+        decode.events(b"<html>", decode.marks(head), head)
     assert caught.value.body == b"<html>"
 
 

@@ -21,6 +21,7 @@ from aioetcd2 import (
     ClusterError,
     EndpointSelection,
     EventIndexClearedError,
+    InvalidResponseError,
     RedirectError,
     Response,
     UnauthorizedError,
@@ -331,7 +332,7 @@ async def test_first_registration_without_an_endpoint(prefix: str) -> None:
 async def test_first_registration_at_no_etcd(status: int, prefix: str) -> None:
     html = answer("<html>\n<body>\n", status=status, index=None, cluster=None)
     async with Misbehaver(html) as server, client_of(server) as client:
-        with pytest.raises((ClusterError, RedirectError)):
+        with pytest.raises((InvalidResponseError, RedirectError)):
             await soon(client.keys.watch(prefix))
 
 
