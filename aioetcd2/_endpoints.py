@@ -200,7 +200,7 @@ class EndpointPool:
         self._ranked = ranked
         before = self._endpoints
         self.replace(self._given)
-        if ranked and self._endpoints is not before:
+        if self._endpoints is not before or self._endpoints == self._given:
             self._pin = 0
 
     def replace(self, endpoints: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from .errors import (
     APIError,
     ClusterError,
     ClusterMismatchError,
+    ConnectError,
     EndpointError,
     EtcdError,
     InvalidEndpointError,
@@ -37,9 +38,10 @@ Decoder = Callable[[HTTPResult, object], T]
 
 MAX_REDIRECTS = 10
 
-_REDIRECTS = (301, 302, 307, 308)
+MOST_REDIRECTS = 100
+"""Where a `check_redirect` that refuses nothing ends, too."""
 
-_ANSWERS = (NoLeaderError, ServerError, InvalidResponseError)
+_ANSWERS = (NoLeaderError, ServerError)
 """Failures that came as an answer: the request arrived, so a write may have been carried out."""
 
 
@@ -65,6 +67,11 @@ class Exchanger(Protocol):
     async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult: ...
     async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> OpenStream: ...
     def check_open(self) -> None: ...
+
+
+def one_line(error: BaseException) -> str:
+    """An error as it goes into a log."""
+    return "; ".join(filter(None, map(str.strip, str(error).splitlines())))
 
 
 def at_most_ten(hops: int) -> None:
@@ -105,6 +112,7 @@ class Failover:
         self._on_first_use = on_first_use
         self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
         self._cluster = ""
+        self._foreign: dict[str, str] = {}
         self._moves = 0
         self.newest = 0
 
@@ -116,6 +124,7 @@ class Failover:
     def forget(self) -> None:
         """Know nothing of a cluster: the next to answer is the one."""
         self._cluster = ""
+        self._foreign.clear()
         self._moves += 1
         self.newest = 0
 
@@ -168,9 +177,10 @@ class Failover:
         try:
             result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
             return decode(result, request)
+        except InvalidResponseError as error:
+            raise error.as_outcome(str(request), [error.as_failure()]) from None
         except EndpointError as error:
-            outcome = _unanswered(request, [error])
-            raise outcome from None if outcome is error else error
+            raise ClusterError(str(request), [error]) from error
 
     async def read(self, request: Request) -> Response:
         """Get a key, never back in time: an answer older than what this client has seen is asked for with quorum.
@@ -225,6 +235,8 @@ class Failover:
         without_v2: V2DisabledError | None = None
         while (endpoint := self._pool.next(tried) or await self._discovered(tried)) is not None:
             tried.append(endpoint)
+            if endpoint in self._foreign and request.writes:
+                continue
             moves = self._moves
             if make is not None:
                 request = make(endpoint)
@@ -232,26 +244,35 @@ class Failover:
                 answer = await send(endpoint, request)
                 try:
                     head = answer.head
-                    if head.status in _REDIRECTS:
+                    if 300 <= head.status < 400:
                         answer = await self._follow(send, endpoint, request, answer)
                         head = answer.head
-                    cluster = head.headers.get("X-Etcd-Cluster-Id")
-                    if cluster != self._cluster and cluster and moves == self._moves:
-                        self._identify(cluster, head.endpoint, request)
+                    cluster = head.headers.get(_response.CLUSTER_ID)
+                    if cluster and moves == self._moves:
+                        if cluster != self._cluster:
+                            self._identify(cluster, head.endpoint, request)
+                        elif self._foreign:
+                            self._foreign.pop(endpoint, None)
                     outcome = finish(answer, request)
                 except BaseException:
                     answer.close()
                     raise
-            except PageNotFoundError as error:
-                without_v2 = without_v2 or await self._without_v2(endpoint)
-                self._failed(endpoint, request, error, errors)
+            except InvalidResponseError as error:
+                if isinstance(error, PageNotFoundError):
+                    without_v2 = without_v2 or await self._without_v2(endpoint)
+                else:
+                    error.maybe_applied = request.writes
+                self._failed(endpoint, request, error.as_failure(), errors)
+                if request.replay is Replay.IF_UNSENT and not isinstance(error, PageNotFoundError):
+                    break
             except EndpointError as error:
                 if request.writes and isinstance(error, _ANSWERS):
                     error.maybe_applied = True
                 self._failed(endpoint, request, error, errors)
-                if request.replay is Replay.IF_UNSENT and error.maybe_applied:
+                if request.replay is Replay.IF_UNSENT and not isinstance(error, ConnectError):
                     break
-            except ClusterMismatchError:
+            except ClusterMismatchError as error:
+                self._foreign[endpoint] = error.actual
                 self._pool.failed(endpoint)
                 raise
             except EtcdError:
@@ -261,7 +282,23 @@ class Failover:
             else:
                 self._answered(endpoint, errors)
                 return outcome
-        raise _unanswered(request, errors, without_v2)
+        raise self._unanswered(request, tried, errors, without_v2)
+
+    def _unanswered(
+        self, request: Request, tried: list[str], errors: list[EndpointError], without_v2: V2DisabledError | None
+    ) -> EtcdError:
+        """What a pass over the endpoints means in which none gave an answer of etcd's v2 API."""
+        failure = ClusterError(str(request), errors)
+        if not failure.maybe_applied:
+            for endpoint in self._foreign:
+                if endpoint in tried and request.writes:
+                    return ClusterMismatchError(endpoint, self._cluster, self._foreign[endpoint], str(request))
+            if without_v2 is not None:
+                return without_v2
+        causes = [error.__cause__ for error in errors]
+        if isinstance(causes[0], InvalidResponseError) and all(isinstance(c, InvalidResponseError) for c in causes):
+            return causes[0].as_outcome(str(request), errors)
+        return failure
 
     async def _discovered(self, tried: list[str]) -> str | None:
         """The first endpoint that was not there before, when all others have failed."""
@@ -270,7 +307,7 @@ class Failover:
         try:
             found = list(await self.rediscover())
         except Exception as error:  # whatever a caller's discoverer raises, the failures of the endpoints come first
-            logger.warning("every endpoint has failed, and finding others did, too: %s", error)
+            logger.warning("every endpoint has failed, and finding others did, too: %s", one_line(error))
             found = []
         self._transport.check_open()
         if self.rediscover is None or not set(found).difference(tried):
@@ -287,7 +324,7 @@ class Failover:
     def _failed(self, endpoint: str, request: Request, error: EndpointError, errors: list[EndpointError]) -> None:
         errors.append(error)
         self._pool.failed(endpoint)
-        logger.info("%s failed at %s [%s]", request, error, type(error).__name__)
+        logger.info("%s failed at %s [%s]", request, one_line(error), type(error).__name__)
 
     def _identify(self, cluster: str, endpoint: str, request: Request) -> None:
         """See that an answer is from the cluster of all others."""
@@ -299,8 +336,10 @@ class Failover:
         """Follow redirects, method and body kept; credentials go on to our own endpoints only, never onto cleartext."""
         hops = 0
         secure = False
-        while answer.head.status in _REDIRECTS:
+        while 300 <= answer.head.status < 400:
             hops += 1
+            if hops > MOST_REDIRECTS:
+                raise RedirectError(f"{request}: more than {MOST_REDIRECTS} redirects in a row")
             self._check_redirect(hops)
             answer.close()
             secure = secure or endpoint.startswith("https:")
@@ -323,21 +362,10 @@ class Failover:
             return None
 
 
-def _unanswered(request: Request, errors: list[EndpointError], without_v2: V2DisabledError | None = None) -> EtcdError:
-    """What a pass over the endpoints means in which none gave an answer of etcd's v2 API."""
-    failure = ClusterError(str(request), errors)
-    if without_v2 is not None and not failure.maybe_applied:
-        return without_v2
-    first = errors[0]
-    if isinstance(first, InvalidResponseError) and all(isinstance(error, InvalidResponseError) for error in errors):
-        return first.for_call(str(request), errors)
-    return failure
-
-
 def _opened(stream: OpenStream, request: Request) -> OpenStream:
     if stream.head.status != 200:
         raise _response.failure(stream.head, request)
-    if "X-Etcd-Index" not in stream.head.headers:  # or any web page would do for a wait without an event
+    if _response.INDEX not in stream.head.headers:  # or any web page would do for a wait without an event
         raise _response.invalid(stream.head, "no X-Etcd-Index")
     return stream
 

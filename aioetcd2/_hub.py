@@ -11,7 +11,7 @@ from async_timeout import timeout
 
 from . import _response
 from ._census import Census, count
-from ._failover import Failover
+from ._failover import Failover, one_line
 from ._limits import Limits
 from ._request import build
 from .errors import ClientClosedError, ClusterError, EtcdError, KeyNotFoundError, NotDirError
@@ -117,7 +117,7 @@ class WatchHub:
         """A watcher can't go on for now: one line for the whole outage, however many watchers."""
         if not self._outage:
             self._outage = True
-            logger.warning("watches are interrupted, and go on trying; that of %s: %s", key or "/", error)
+            logger.warning("watches are interrupted, and go on trying; that of %s: %s", key or "/", one_line(error))
 
     def resumed(self, key: str) -> None:
         """A watcher is registered again after a failure."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import time
 from types import TracebackType
+
+from msgspec import Struct
 
 _TIME_IS_UP = "the header timeout is over"
 
 
-class Limit:
+class Limit(Struct, eq=False):
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
 
     As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too. Before
@@ -18,16 +21,11 @@ class Limit:
     later, so that anyone else's at the same time is the first.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_left", "_limits", "_task")
-
-    def __init__(self, limits: Limits) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._limits = limits
-        self._expired = False
-        self._left = False
-        self._cancelling = task.cancelling() if sys.version_info >= (3, 11) else 0
+    _limits: Limits
+    _task: asyncio.Task[object]
+    _cancelling: int
+    _expired: bool = False
+    _left: bool = False
 
     def __enter__(self) -> None:
         pass
@@ -74,14 +72,16 @@ class Limits:
 
     def begin(self, *, patient: bool = False) -> Limit:
         """A limit to enter now; a patient one ends with the client only."""
-        limit = Limit(self)
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None
+        limit = Limit(self, task, task.cancelling() if sys.version_info >= (3, 11) else 0)
         if patient or self._seconds == math.inf:
             self._patient.add(limit)
         else:
-            loop = asyncio.get_running_loop()
-            self._running[limit] = due = loop.time() + self._seconds
+            self._running[limit] = due = time.monotonic() + self._seconds
             if self._timer is None:
-                self._timer = loop.call_at(due, self._tick, loop)
+                self._arm(loop, due)
         return limit
 
     def check(self, spent: float) -> None:
@@ -105,12 +105,15 @@ class Limits:
         for limit in limits:
             limit.expire()
 
+    def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._timer = loop.call_later(due - time.monotonic(), self._tick, loop)
+
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        now = loop.time()
+        now = time.monotonic()
         for limit, due in list(self._running.items()):
             if due > now:
-                self._timer = loop.call_at(due, self._tick, loop)
+                self._arm(loop, due)
                 break
             del self._running[limit]
             limit.expire()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlencode
 
 from msgspec import Struct
@@ -93,8 +94,7 @@ def build(
         ValueError: The request line or the form is longer than etcd reads, or the text is not valid Unicode.
     """
     target = f"{path}?{urlencode(tuple(query))}" if query else path
-    line = _line_length(method, target)
-    if line > MAX_REQUEST_LINE:
+    if (line := _line_length(method, target)) > MAX_REQUEST_LINE:
         raise ValueError(
             f"the request line would be {line} bytes, but etcd reads {MAX_REQUEST_LINE}: {method} {target[:60]}..."
         )
@@ -136,6 +136,11 @@ def quote_key(key: str) -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}: {key!r}")
+    return _quote_key(key)
+
+
+@lru_cache(maxsize=512)
+def _quote_key(key: str) -> str:
     path = key if key.startswith("/") else f"/{key}"
     if _PLAIN_KEY.fullmatch(path):
         return path

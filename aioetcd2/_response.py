@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from multidict import istr
 
 from .errors import (
     APIError,
@@ -21,6 +22,11 @@ from .errors import (
     class_for_code,
 )
 from .models import Health, HTTPResult, Node, Response, Version
+
+INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
+    istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
+)
+"""Names of headers, which are looked up in half the time as `istr`."""
 
 PAGE_NOT_FOUND = b"404 page not found"
 """What an etcd answers for a path it does not serve, among them all of v2 where that is off."""
@@ -82,7 +88,7 @@ def keys(result: HTTPResult, request: object) -> Response:
     if result.status not in (200, 201):
         raise failure(result, request)
     try:
-        return _response(_decode_keys(result.body), *_marks(result.headers))
+        return _response(_decode_keys(result.body), _marks(result.headers))
     except _MALFORMED as error:
         raise invalid(result, error) from error
 
@@ -90,7 +96,7 @@ def keys(result: HTTPResult, request: object) -> Response:
 def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
     """The events of a wait, one JSON document a line."""
     try:
-        return [_response(body, *marks) for body in _decode_lines(lines)]
+        return [_response(body, marks) for body in _decode_lines(lines)]
     except _MALFORMED as error:
         raise invalid(result, error, body=lines) from error
 
@@ -106,18 +112,18 @@ def marks(result: HTTPResult) -> Marks:
 def _marks(headers: Mapping[str, str]) -> Marks:
     find = headers.get
     return (
-        int(find("X-Etcd-Index", 0)),
-        int(find("X-Raft-Index", 0)),
-        int(find("X-Raft-Term", 0)),
-        find("X-Etcd-Cluster-Id", ""),
+        int(find(INDEX, 0)),
+        int(find(RAFT_INDEX, 0)),
+        int(find(RAFT_TERM, 0)),
+        find(CLUSTER_ID, ""),
     )
 
 
-def _response(body: _KeysBody, index: int, raft_index: int, raft_term: int, cluster_id: str) -> Response:
+def _response(body: _KeysBody, marks: Marks) -> Response:
     node, prev_node = body.node, body.prev_node
     if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
         node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
-    return Response(body.action, node, prev_node, index, raft_index, raft_term, cluster_id)
+    return Response(body.action, node, prev_node, *marks)
 
 
 def version(result: HTTPResult, request: object) -> Version:

@@ -31,8 +31,10 @@ from .models import HTTPResult
 MAX_BODY = 256 << 20
 """The most that is read of one answer. A recursive get of a full store is far below; more than this is an attack."""
 
-PROGRESS = 64 << 10
-"""What of a body has to arrive within each header timeout; less is a stall, or a drip meant to hold us for ever."""
+DRIP = 64 << 10
+"""What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip meant to hold us for ever."""
+
+DRIP_TIMEOUTS = 10
 
 _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
@@ -190,6 +192,7 @@ class Transport:
         self._routes: dict[str, _Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._limits = Limits(header_timeout)
+        self._drips = Limits(None if header_timeout is None else DRIP_TIMEOUTS * header_timeout)
         self._heard: set[str] = set()
         self.closed = False
 
@@ -232,6 +235,7 @@ class Transport:
     async def close(self) -> None:
         """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
         self.closed = True
+        self._drips.expire()
         self._limits.expire()  # closing a connection does not wake who is connecting, or reading a body
         self._routes.clear()
         while self._sessions:
@@ -281,11 +285,16 @@ class Transport:
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         pieces: list[bytes] = []
         size = 0
+        limits, drips = self._limits, self._drips
         try:
             while not content.at_eof():
-                goal = size + PROGRESS
-                with self._limits.begin():
-                    while size < goal and (piece := await content.readany()):
+                goal = size + DRIP
+                with drips.begin():
+                    while size < goal:
+                        with limits.begin():
+                            piece = await content.readany()
+                        if not piece:
+                            break
                         pieces.append(piece)
                         size += len(piece)
                 if size > MAX_BODY:
@@ -294,7 +303,7 @@ class Transport:
                     )
         except asyncio.TimeoutError as error:
             self.check_open()
-            reason = f"the body stalled for {self.header_timeout} s after {size} bytes"
+            reason = f"the body stalled, or came in drips, for {self.header_timeout} s after {size} bytes"
             raise HeaderTimeoutError(endpoint, reason, maybe_applied=request.writes) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self._raise(endpoint, request, error, request.writes)
@@ -306,7 +315,9 @@ class Transport:
             raise ClientClosedError(f"{request}: the client was closed") from error
         raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is _Lost else error)
 
-    def _mapped(self, endpoint: str, request: Request, error: Exception, sent: bool) -> EndpointError:
+    def _mapped(
+        self, endpoint: str, request: Request, error: Exception, sent: bool
+    ) -> EndpointError | InvalidResponseError:
         if isinstance(error, aiohttp.ClientResponseError):
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
             error.args = (error.request_info, error.history)
@@ -320,9 +331,7 @@ class Transport:
             reason = f"no answer within the header timeout of {self.header_timeout} s"
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
-            return InvalidResponseError(
-                endpoint, f"not HTTP: {error.message.strip()}", status=error.status, maybe_applied=sent
-            )
+            return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}", maybe_applied=sent)
         words = _words(error)
         if endpoint.startswith("http:") and endpoint not in self._heard:
             words += "; it has never answered, does it serve https?"

@@ -184,7 +184,7 @@ class UsersAPI:
             raise ValueError(f"a user name has no ':', HTTP Basic auth can't carry it: {name!r}")
         body = _encode(_UserChange(name, password=check_text("password", password)))
         request = build("PUT", path, json=body, replay=Replay.IF_UNSENT, secret=True)
-        await self._failover.call(build("GET", path), _absent)
+        await self._failover.call(build("GET", path, replay=Replay.IF_UNSENT), _absent)
         return await self._failover.call(request, _user)
 
     async def remove(self, name: str) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from . import _response
 from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
-from ._failover import Failover, at_most_ten
+from ._failover import Failover, at_most_ten, one_line
 from ._hub import WatchHub
 from ._request import Replay, build, check_method, quote_key
 from ._transport import Transport
@@ -327,7 +327,7 @@ class Client:
         try:
             leader = await self.members.leader()
         except (ClusterError, InvalidResponseError) as error:
-            logger.info("no leader to pin: %s", error)
+            logger.info("no leader to pin: %s", one_line(error))
             return
         for url in _usable(leader.client_urls):
             self._pool.pin(url)
@@ -343,7 +343,7 @@ async def _keep_syncing(reference: weakref.ref[Client], interval: float) -> None
         try:
             await client.sync()
         except EtcdError as error:
-            logger.warning("sync failed, next try in %s s: %s", interval, error)
+            logger.warning("sync failed, next try in %s s: %s", interval, one_line(error))
         del client
         await asyncio.sleep(interval)
 

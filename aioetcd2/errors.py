@@ -10,18 +10,18 @@
     ├── ClusterMismatchError
     ├── V2DisabledError                             .server_version
     ├── RedirectError
+    ├── InvalidResponseError                        .endpoint, .reason, .maybe_applied, .status, .body
     ├── EndpointError                               .endpoint, .reason, .maybe_applied
     │   ├── ConnectError                            never sent
     │   ├── HeaderTimeoutError                      (also TimeoutError)
     │   ├── ConnectionLostError
     │   ├── NoLeaderError
-    │   ├── ServerError                             .status
-    │   └── InvalidResponseError                    .status, .body
+    │   └── ServerError                             .status
     └── APIError                                    .code, .message, .cause, .index, .status
         └── one class per error code, see ``_BY_CODE``
 
 What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
-each try, but where all of them did answer, only not as an etcd does, the first `InvalidResponseError`. What a healthy
+each try. Where all of them did answer, only not as an etcd does, it raises `InvalidResponseError`. What a healthy
 server said about the request is an `APIError`, raised as it is.
 All of them pickle and copy.
 """
@@ -197,10 +197,13 @@ class ServerError(EndpointError):
         self.status = status
 
 
-class InvalidResponseError(EndpointError):
-    """The answer is not one of etcd's v2 API: not JSON, of a wrong shape, or empty.
+class InvalidResponseError(EtcdError):
+    """The answer is not one of etcd's v2 API: not JSON, of a wrong shape, empty, or too long.
 
     Attributes:
+        endpoint: Where it came from.
+        reason: What is wrong with it, without the endpoint.
+        maybe_applied: Whether the request was a write that may have been carried out all the same.
         status: The HTTP status.
         body: The first bytes of the answer.
     """
@@ -210,17 +213,22 @@ class InvalidResponseError(EndpointError):
     def __init__(
         self, endpoint: str, reason: str, *, maybe_applied: bool = False, status: int = 0, body: bytes = b""
     ) -> None:
+        self.endpoint = endpoint
         self.status = status
-        self.body = body[: self.BODY_LIMIT]
-        super().__init__(
-            endpoint,
-            f"probably not an etcd v2 endpoint: {reason} (status {status}, body {self.body!r})",
-            maybe_applied=maybe_applied,
-        )
+        self.body = bytes(body[: self.BODY_LIMIT])
+        self.reason = f"probably not an etcd v2 endpoint: {reason} (status {status}, body {self.body!r})"
+        self.maybe_applied = maybe_applied
+        super().__init__(f"{endpoint}: {self.reason}")
 
-    def for_call(self, request: str, errors: Iterable[EndpointError]) -> InvalidResponseError:
-        """Itself, as the outcome of a call that found nothing but such answers."""
-        self.args = (f"{request} at {'; '.join(map(str, errors))}",)
+    def as_failure(self) -> EndpointError:
+        """The same as the failure of one endpoint, where others may know better."""
+        failure = EndpointError(self.endpoint, self.reason, maybe_applied=self.maybe_applied)
+        failure.__cause__ = self
+        return failure
+
+    def as_outcome(self, request: str, failures: Iterable[EndpointError]) -> InvalidResponseError:
+        """The same as the outcome of a call that found nothing but such answers."""
+        self.args = (f"{request} at {'; '.join(map(str, failures))}",)
         if self.maybe_applied:
             self.args = (f"{self.args[0]}; {_READ_FIRST}",)
         return self

@@ -74,15 +74,13 @@ class KeysAPI:
         Raises:
             KeyNotFoundError: There is no such key.
         """
-        query = [
-            (name, "true")
-            for name, wanted in (
-                ("recursive", recursive),
-                ("sorted", sort),
-                ("quorum", self._quorum if quorum is None else quorum),
-            )
-            if wanted
-        ]
+        query = []
+        if recursive:
+            query.append(("recursive", "true"))
+        if sort:
+            query.append(("sorted", "true"))
+        if self._quorum if quorum is None else quorum:
+            query.append(("quorum", "true"))
         return await self._failover.read(build("GET", self._path(key), query=query))
 
     async def set(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 
 from aioetcd2 import (
@@ -210,7 +211,7 @@ def failover(
     return Failover(pool, script, check_redirect=check_redirect, on_first_use=on_first_use), pool
 
 
-def raised(error: type[EndpointError]) -> type[EtcdError]:
+def raised(error: type[EtcdError]) -> type[EtcdError]:
     """What a call raises where each endpoint failed so: where all answered, but not as an etcd, no `ClusterError`."""
     return error if error is InvalidResponseError else ClusterError
 
@@ -220,8 +221,21 @@ def tries(error: EtcdError) -> Sequence[EtcdError]:
 
 
 def maybe_applied(error: EtcdError) -> bool:
-    assert isinstance(error, (ClusterError, EndpointError))
+    assert isinstance(error, (ClusterError, EndpointError, InvalidResponseError))
     return error.maybe_applied
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    caplog.set_level(logging.INFO, "aioetcd2")
+    return lambda: [record.getMessage() for record in caplog.records]
+
+
+async def test_a_log_record_is_one_line(lines: Callable[[], list[str]]) -> None:
+    loop, _ = failover(Script(a=answer("no\r\nbackend\n", 502)), A)
+    with pytest.raises(ClusterError):
+        await call(loop)
+    assert lines() == [f"GET /v2/keys/k failed at {A}: 502 no; backend [ServerError]"]
 
 
 async def call(loop: Failover, request: Request = GET) -> Response:
@@ -305,11 +319,13 @@ async def test_one_shot_goes_past_the_unsent_and_stops_at_the_sent() -> None:
     assert pool.pinned == C
 
 
-async def test_one_shot_read_may_be_repeated() -> None:
+async def test_one_shot_read_is_sent_once_too() -> None:
     request = build("GET", "/v2/keys/k", replay=Replay.IF_UNSENT)
-    script = Script(a=lost, b=ok())
-    loop, _ = failover(script, A, B)
-    await call(loop, request)
+    script = Script(a=unsent, b=lost, c=ok())
+    loop, _ = failover(script, A, B, C)
+    with pytest.raises(ClusterError) as caught:
+        await call(loop, request)
+    assert not caught.value.maybe_applied
     assert script.endpoints == [A, B]
 
 
@@ -826,13 +842,26 @@ async def test_one_shot_is_sent_once_behind_a_redirect() -> None:
     assert caught.value.maybe_applied
 
 
-@pytest.mark.parametrize("status", [300, 303, 304])
-async def test_other_3xx_are_not_followed(status: int) -> None:
+@pytest.mark.parametrize("status", [300, 303, 305, 399])
+async def test_every_3xx_is_followed(status: int) -> None:
     script = Script(a=redirect(f"{B}/x", status), b=ok())
     loop, _ = failover(script, A, B)
-    with pytest.raises(RedirectError, match=f"unexpected redirect {status}"):
+    await call(loop, PUT)
+    assert script.sent[1] == Sent(B, msgspec.structs.replace(PUT, target="/x"), True)
+
+
+async def test_3xx_that_leads_nowhere() -> None:
+    loop, _ = failover(Script(a=redirect(None, 304)), A)
+    with pytest.raises(RedirectError, match="redirect 304 without a Location"):
         await call(loop)
-    assert script.endpoints == [A]
+
+
+async def test_redirects_end_even_where_check_redirect_refuses_nothing() -> None:
+    script = Script(a=redirect(f"{A}/x"))
+    loop, _ = failover(script, A, check_redirect=lambda hops: None)
+    with pytest.raises(RedirectError, match="more than 100 redirects"):
+        await call(loop)
+    assert len(script.sent) == 101
 
 
 # Whose cluster it is
@@ -857,6 +886,40 @@ async def test_no_second_write_goes_to_another_cluster() -> None:
         await call(loop, PUT)
     await call(loop, PUT)
     assert script.endpoints == [A, B, A]
+
+
+async def test_one_write_at_most_goes_to_another_cluster() -> None:
+    script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"))
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    for request in (PUT, POST, DELETE):
+        with pytest.raises(ClusterMismatchError) as caught:
+            await call(loop, request)
+        assert (caught.value.endpoint, caught.value.expected, caught.value.actual) == (B, "1", "2")
+    assert [sent.request.method for sent in script.sent if sent.endpoint == B] == ["PUT"]
+
+
+async def test_write_that_may_have_been_applied_is_told_beside_another_cluster() -> None:
+    script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop, GET)
+    with pytest.raises(ClusterError) as caught:
+        await call(loop, PUT)
+    assert caught.value.maybe_applied
+    assert script.endpoints == [A, A, B, A]
+
+
+async def test_endpoint_that_has_come_to_our_cluster_is_written_to_again() -> None:
+    script = Script(a=[ok(cluster="1"), unsent], b=[ok(cluster="2"), ok(cluster="1")])
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop, PUT)
+    await call(loop, GET)
+    await call(loop, PUT)
+    assert [str(sent.request.method) for sent in script.sent if sent.endpoint == B] == ["PUT", "GET", "PUT"]
 
 
 async def test_refusal_of_another_cluster_is_a_mismatch() -> None:
@@ -993,7 +1056,8 @@ async def test_only_where_all_are_no_etcd_that_is_the_outcome() -> None:
     loop, _ = failover(Script(a=html, b=lost), A, B)
     with pytest.raises(ClusterError) as caught:
         await call(loop)
-    assert [type(each) for each in caught.value.errors] == [InvalidResponseError, ConnectionLostError]
+    assert [type(each) for each in caught.value.errors] == [EndpointError, ConnectionLostError]
+    assert isinstance(caught.value.errors[0].__cause__, InvalidResponseError)
     loop, _ = failover(Script(a=html, b=html), A, B)
     with pytest.raises(InvalidResponseError, match=f"^GET /v2/keys/k at {A}: probably not .*; {B}: probably not"):
         await call(loop)
@@ -1172,7 +1236,7 @@ async def test_one_endpoint_gets_credentials_if_it_is_ours(endpoint: str, truste
 
 
 @pytest.mark.parametrize(("outcome", "error"), FAILURES)
-async def test_one_endpoint_fails_alone(outcome: Outcome, error: type[EndpointError]) -> None:
+async def test_one_endpoint_fails_alone(outcome: Outcome, error: type[EtcdError]) -> None:
     script = Script(a=ok(), b=outcome)
     loop, pool = failover(script, A, B)
     with pytest.raises(raised(error)) as caught:

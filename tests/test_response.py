@@ -556,7 +556,9 @@ def outcome_of(body: bytes | str, status: int) -> Response | EtcdError:
 
 @given(st.binary(), st.integers(100, 599))
 def test_any_bytes_become_a_response_or_an_error_of_ours(body: bytes, status: int) -> None:
-    assert isinstance(outcome_of(body, status), (Response, APIError, EndpointError, RedirectError))
+    assert isinstance(
+        outcome_of(body, status), (Response, APIError, EndpointError, InvalidResponseError, RedirectError)
+    )
 
 
 JSON = st.recursive(
@@ -575,7 +577,7 @@ JSON = st.recursive(
 
 @given(JSON, st.sampled_from([200, 201, 400, 401, 404, 500, 503]))
 def test_any_json_becomes_a_response_or_an_error_of_ours(body: Any, status: int) -> None:
-    assert isinstance(outcome_of(json.dumps(body), status), (Response, APIError, EndpointError))
+    assert isinstance(outcome_of(json.dumps(body), status), (Response, APIError, EndpointError, InvalidResponseError))
 
 
 # Version, health, and what has no error codes
