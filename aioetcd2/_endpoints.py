@@ -131,7 +131,7 @@ class EndpointPool:
         self._ranked = False
         self.replace(self._given)
 
-    def __contains__(self, endpoint: str) -> bool:
+    def __contains__(self, endpoint: object) -> bool:
         return endpoint in self._endpoints or endpoint in self._given
 
     @property

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import weakref
+from collections.abc import Callable, Container
 from typing import Protocol
 
 from async_timeout import timeout
 
 from . import _response
 from ._census import Census, count
-from ._failover import Failover, one_line
+from ._failover import Failover, OpenStream, one_line
 from ._limits import Limits
-from ._request import build
+from ._request import Request, build
 from .errors import ClientClosedError, ClusterError, EtcdError, KeyNotFoundError, NotDirError
 from .models import Node
 
@@ -23,6 +25,12 @@ CENSUS_GRACE = 0.5
 """Seconds in which an event from before a count arrives, if there was one."""
 
 COUNTING_AT_ONCE = 8
+
+REGISTRATIONS_AT_ONCE = 128
+
+LATE_BASE = 60.0
+LATE_CAP = 3600.0
+"""Seconds for which an endpoint is taken to hold back; doubled each time up to the cap."""
 
 SILENCE = 0.05
 """Seconds after which a stream that may have been dropped is asked for again."""
@@ -55,19 +63,16 @@ class WatchHub:
         header_timeout: Seconds until a probe has failed; `None` = as long as the interval.
 
     Attributes:
-        settled: Seconds after which a wait without an event proves that nothing had matched when it was registered:
-            so long a silence holds an answered probe.
         hush: Limits how long a stream may be silent that the server may have dropped.
         stuck: Limits how long the rest of half an event may take.
-        late: Endpoints that hold back what a wait brings, its header or a part of an event, as a buffering proxy does.
     """
 
     def __init__(self, failover: Failover, probe_interval: float, header_timeout: float | None) -> None:
         self.failover = failover
-        self.late: set[str] = set()
+        self._late: dict[str, tuple[int, float]] = {}
+        self._registering = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
         self._probe_interval = probe_interval
         self._probe_timeout = probe_interval if header_timeout is None else header_timeout
-        self.settled = self._probe_interval + self._probe_timeout
         self.hush = Limits(SILENCE)
         self.stuck = Limits(self._probe_timeout)
         self._watchers: weakref.WeakSet[Watching] = weakref.WeakSet()
@@ -101,6 +106,13 @@ class WatchHub:
                 del self._at[endpoint]
                 self._probing.pop(endpoint).cancel()
 
+    def leave(self, endpoints: Container[str]) -> None:
+        """Leave what is not among these endpoints."""
+        for endpoint, watchers in list(self._at.items()):
+            if endpoint not in endpoints:
+                for watcher in list(watchers):
+                    watcher.evict()
+
     async def close(self) -> None:
         """Close every watcher, and end all probing."""
         for watcher in list(self._watchers):
@@ -129,11 +141,35 @@ class WatchHub:
         """A watcher goes on behind a gap."""
         logger.info("watch of %s lost events up to index %d, and goes on from there", key or "/", index)
 
+    @property
+    def has_late(self) -> bool:
+        """Whether an endpoint holds back the headers or events of waits."""
+        return any(map(self.is_late, self._late))
+
+    def is_late(self, endpoint: str | None) -> bool:
+        """Whether this endpoint holds back the headers or events of waits, going by what it did not long ago."""
+        if endpoint not in self._late:
+            return False
+        _, until = self._late[endpoint]
+        return time.monotonic() < until
+
+    async def open(self, make: Callable[[str], Request]) -> OpenStream:
+        """Register a wait: not too many at once, or all of them would run into the header timeout together.
+
+        Raises:
+            EtcdError: As `Failover.open()` does.
+        """
+        if self.has_late:  # the header comes with the event
+            return await self.failover.open(make)
+        async with self._registering:
+            return await self.failover.open(make)
+
     async def holds_back(self, endpoint: str) -> bool:
         """Whether an endpoint that fell silent in a wait answers otherwise: a buffering proxy, most likely."""
         if await self._problem(endpoint, min(self._probe_timeout, HOLDING_BACK)) is None:
             logger.info("%s holds back what a wait brings, as a buffering proxy does; using long polls", endpoint)
-            self.late.add(endpoint)
+            times, _ = self._late.get(endpoint, (0, 0.0))
+            self._late[endpoint] = (times + 1, time.monotonic() + min(LATE_BASE * 2.0**times, LATE_CAP))
             return True
         return False
 
@@ -146,10 +182,11 @@ class WatchHub:
             return absent.index, None
         return response.index, response.node
 
-    async def census(self, path: str, recursive: bool, rest: float) -> Census | None:
+    async def census(self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]) -> Census | None:
         """Count the nodes of a subtree, after a rest; `None` where that fails.
 
-        Returns some time after the count, so that an event from before it has reached a watcher that is registered.
+        Returns some time after the count, so that an event from before it has reached a watcher that is registered;
+        at once where the watcher is there already.
         """
         await asyncio.sleep(rest)
         try:
@@ -157,7 +194,8 @@ class WatchHub:
                 index, node = await self.look(path, recursive)
         except EtcdError:
             return None
-        await asyncio.sleep(CENSUS_GRACE)
+        if cursor() != index:
+            await asyncio.sleep(CENSUS_GRACE)
         return Census(index, count(node, recursive))
 
     async def _probe(self, endpoint: str, here: weakref.WeakSet[Watching]) -> None:

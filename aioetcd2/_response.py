@@ -31,6 +31,9 @@ INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
 PAGE_NOT_FOUND = b"404 page not found"
 """What an etcd answers for a path it does not serve, among them all of v2 where that is off."""
 
+WORDS = 4096
+"""How many bytes of an answer that is no JSON go into an error."""
+
 _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 """How the causes of errorCode 300 begin when the member failed; any other cause is an answer about the request."""
 
@@ -236,4 +239,4 @@ def _error_body(result: HTTPResult) -> _ErrorBody | None:
 
 
 def _text(result: HTTPResult) -> str:
-    return result.body[:200].decode("utf-8", "replace").strip()
+    return result.body[:WORDS].decode("utf-8", "replace").strip()

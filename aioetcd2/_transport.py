@@ -8,9 +8,12 @@ import io
 import re
 import ssl as ssl_module
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 import aiohttp
+from aiohttp import BaseConnector as BaseConnector
+from aiohttp import TraceConfig as TraceConfig
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -32,7 +35,7 @@ MAX_BODY = 256 << 20
 """The most that is read of one answer. A recursive get of a full store is far below; more than this is an attack."""
 
 DRIP = 64 << 10
-"""What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip meant to hold us for ever."""
+"""What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip that might never end."""
 
 DRIP_TIMEOUTS = 10
 
@@ -130,11 +133,15 @@ class Stream:
         head: Status and headers; the body too where the status is not 200.
     """
 
-    __slots__ = ("_response", "_transport", "head")
+    __slots__ = ("_first", "_response", "_transport", "head")
 
     def __init__(self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult) -> None:
         self._transport = transport
         self._response = response
+        self._first = b""
+        if head.status == 200:
+            with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
+                self._first = response.content.read_nowait()
         self.head = head
 
     async def read(self) -> bytes:
@@ -144,6 +151,9 @@ class Stream:
             ConnectionLostError: The connection broke.
             ClientClosedError: The client was closed.
         """
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         try:
             return await self._response.content.readany()
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
@@ -176,9 +186,9 @@ class Transport:
         username: str | None = None,
         password: str | None = None,
         ssl: ssl_module.SSLContext | None = None,
-        connector: aiohttp.BaseConnector | None = None,
+        connector: BaseConnector | None = None,
         trust_env: bool = False,
-        trace_configs: Iterable[aiohttp.TraceConfig] = (),
+        trace_configs: Iterable[TraceConfig] = (),
     ) -> None:
         self.header_timeout = header_timeout
         self._patience = aiohttp.ClientTimeout(total=None, connect=header_timeout)

@@ -32,8 +32,10 @@ class Wait:
     Attributes:
         endpoint: Where it is registered.
         since: The index after which events were asked for; `None` = after the registration.
+        ends: Whether it is a long poll, which ends with its first event.
         index: The cluster's index at the registration. An event at or below it came from the server's history.
-        opened_at: When that was, on the loop's clock.
+        cluster: The ID of the cluster.
+        closed: Whether it was ended from here.
         took: How many seconds it took to register.
         useful: Whether it has brought an event that was not known.
         events: How many events have come.
@@ -45,26 +47,29 @@ class Wait:
         "_marks",
         "_rest",
         "_stream",
+        "closed",
+        "cluster",
         "endpoint",
+        "ends",
         "events",
         "index",
         "last",
-        "opened_at",
         "silence",
         "since",
         "took",
         "useful",
     )
 
-    def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0) -> None:
+    def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0, *, ends: bool = False) -> None:
         self._stream = stream
         self._marks = _response.marks(stream.head)
         self._rest = bytearray()
         self.endpoint = stream.head.endpoint
         self.since = since
-        self.index = self._marks[0]
-        self.opened_at = asyncio.get_running_loop().time()
-        self.took = self.opened_at - asked_at
+        self.ends = ends
+        self.index, _, _, self.cluster = self._marks
+        self.closed = False
+        self.took = asyncio.get_running_loop().time() - asked_at
         self.useful = False
         self.events = 0
         self.last = 0
@@ -102,6 +107,7 @@ class Wait:
 
     def close(self) -> None:
         """Stop waiting, and free the connection. Idempotent."""
+        self.closed = True
         self._stream.close()
 
 

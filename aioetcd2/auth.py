@@ -233,7 +233,10 @@ class UsersAPI:
         """
         change = _UserChange(name, password=check_text("password", password))
         _user_path(name)
-        await self.get(name)  # the server would add a user who does not exist
+        try:
+            await self.get(name)  # the server would add a user who does not exist
+        except RoleNotFoundError:  # the user does exist, and has a role that is gone
+            pass
         return await self._change(change)
 
     async def _change(self, change: _UserChange) -> User:

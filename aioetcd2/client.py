@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as ssl_module
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict
 from urllib.parse import quote_plus
 
 import msgspec
@@ -20,7 +21,7 @@ from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._failover import Failover, at_most_ten, one_line
 from ._hub import WatchHub
 from ._request import Replay, build, check_method, quote_key
-from ._transport import Transport
+from ._transport import BaseConnector, TraceConfig, Transport
 from .auth import AuthAPI
 from .discovery import Discoverer, SRVDiscoverer
 from .errors import ClusterError, EtcdError, InvalidEndpointError, InvalidResponseError, NoEndpointsError
@@ -29,8 +30,9 @@ from .members import MembersAPI
 from .models import Health, HTTPResult, Version
 from .stats import StatsAPI
 
-if TYPE_CHECKING:
-    import aiohttp
+if sys.version_info >= (3, 11):
+    from typing import Self, Unpack
+else:
     from typing_extensions import Self, Unpack
 
 __all__ = ["Client", "ClientOptions", "EndpointSelection"]
@@ -64,9 +66,9 @@ class ClientOptions(TypedDict, total=False):
     quorum: bool
     probe_interval: float
     ssl: ssl_module.SSLContext | None
-    connector: aiohttp.BaseConnector | None
+    connector: BaseConnector | None
     trust_env: bool
-    trace_configs: Iterable[aiohttp.TraceConfig]
+    trace_configs: Iterable[TraceConfig]
 
 
 class Client:
@@ -117,9 +119,9 @@ class Client:
         quorum: bool = False,
         probe_interval: float = 5.0,
         ssl: ssl_module.SSLContext | None = None,
-        connector: aiohttp.BaseConnector | None = None,
+        connector: BaseConnector | None = None,
         trust_env: bool = False,
-        trace_configs: Iterable[aiohttp.TraceConfig] = (),
+        trace_configs: Iterable[TraceConfig] = (),
     ) -> None:
         if header_timeout is not None:
             _check_positive("header_timeout", header_timeout)
@@ -218,11 +220,14 @@ class Client:
         Raises:
             InvalidEndpointError: An endpoint is none; nothing has changed.
             NoEndpointsError: There are none; nothing has changed.
+            ClientClosedError: The client is closed.
         """
+        self._transport.check_open()
         self._pool.give(parse_endpoints(endpoints))
         self._failover.rediscover = None
         self._moves += 1
         self._failover.forget()
+        self._watches.leave(self._pool)
 
     async def sync(self) -> None:
         """Use the client URLs of the cluster's members as endpoints from now on.
@@ -313,13 +318,15 @@ class Client:
         """
         if form is not None and json is not None:
             raise ValueError("form and json exclude each other")
+        target = quote_key(path)
         request = build(
             check_method(method),
-            quote_key(path),
+            target,
             query=_pairs(params),
             form=None if form is None else [(quote_plus(name), value) for name, value in _pairs(form)],
             json=None if json is None else msgspec.json.encode(json),
             replay=Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
+            secret=target.startswith("/v2/auth/"),
         )
         return await self._failover.call(request, _response.raw)
 

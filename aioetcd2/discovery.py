@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from ._endpoints import parse_endpoint
 from .errors import DiscoveryError, InvalidEndpointError
-
-if TYPE_CHECKING:
-    from dns.asyncresolver import Resolver
-    from dns.rdtypes.IN.SRV import SRV
 
 __all__ = ["Discoverer", "SRVDiscoverer"]
 
@@ -32,13 +28,25 @@ class Discoverer(Protocol):
         """
 
 
+class Resolver(Protocol):
+    """What looks up DNS records, as `dns.asyncresolver.Resolver` does."""
+
+    async def resolve(self, name: str, kind: str, /) -> Iterable[Any]:
+        """The records of a kind: for `SRV` with `priority`, `weight`, `port` and `target`.
+
+        Args:
+            name: The name, with a final dot.
+            kind: The kind of records.
+        """
+
+
 class SRVDiscoverer:
     """Finds endpoints by DNS SRV: those of `_etcd-client-ssl._tcp` as https, then those of `_etcd-client._tcp` as http.
 
     Needs the extra `srv` (`pip install "aioetcd2[srv]"`), which brings dnspython.
 
     Args:
-        resolver: A resolver of dnspython; `None` = as the system is configured.
+        resolver: A resolver of dnspython, or one of yours that needs none; `None` = as the system is configured.
 
     Example:
         >>> await SRVDiscoverer().discover("example.com")
@@ -59,27 +67,15 @@ class SRVDiscoverer:
             DiscoveryError: Neither service has usable records; the message holds both causes.
             ModuleNotFoundError: dnspython is missing.
         """
-        try:
-            import dns.asyncresolver
-            import dns.exception
-            import dns.name
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"{error}: SRV discovery needs dnspython, install it with  pip install 'aioetcd2[srv]'"
-            ) from error
         if not isinstance(domain, str) or not domain.strip(".") or not domain.isprintable() or " " in domain:
             raise DiscoveryError(f"not a domain: {domain!r}")
-        try:
-            resolver = self._resolver or dns.asyncresolver.get_default_resolver()
-        except (dns.exception.DNSException, OSError) as error:
-            raise DiscoveryError(f"no resolver is configured: {error}") from error
+        resolver = self._resolver or _system_resolver()
         found: list[str] = []
         causes: list[str] = []
         for service, scheme in SERVICES:
             try:
-                name = dns.name.from_text(f"{service}.{domain.rstrip('.')}.")
-                answer = await resolver.resolve(name, "SRV")
-            except (dns.exception.DNSException, UnicodeError, OSError) as error:
+                answer = await resolver.resolve(f"{service}.{domain.rstrip('.')}.", "SRV")
+            except Exception as error:  # whatever the resolver raises
                 causes.append(f"{service}: {error}")
                 continue
             endpoints = list(self._endpoints(self._ordered(answer), scheme))
@@ -90,11 +86,11 @@ class SRVDiscoverer:
             raise DiscoveryError(f"no etcd found for {domain!r}: {'; '.join(causes)}")
         return list(dict.fromkeys(found))
 
-    def _ordered(self, records: Iterable[SRV]) -> list[SRV]:
-        by_priority: dict[int, list[SRV]] = {}
+    def _ordered(self, records: Iterable[Any]) -> list[Any]:
+        by_priority: dict[int, list[Any]] = {}
         for record in records:
             by_priority.setdefault(record.priority, []).append(record)
-        ordered: list[SRV] = []
+        ordered: list[Any] = []
         for priority in sorted(by_priority):
             waiting = sorted(by_priority[priority], key=lambda record: (record.weight, str(record.target), record.port))
             while waiting:
@@ -104,11 +100,25 @@ class SRVDiscoverer:
         return ordered
 
     @staticmethod
-    def _endpoints(records: Iterable[SRV], scheme: str) -> Iterable[str]:
+    def _endpoints(records: Iterable[Any], scheme: str) -> Iterable[str]:
         for record in records:
-            host = record.target.to_text(omit_final_dot=True)
+            host = str(record.target).rstrip(".")
             if host:  # "." means: decidedly not here
                 try:
                     yield parse_endpoint(f"{scheme}://{host}:{record.port}")
                 except InvalidEndpointError:
                     continue
+
+
+def _system_resolver() -> Resolver:
+    try:
+        import dns.asyncresolver
+        import dns.exception
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}: SRV discovery needs dnspython, install it with  pip install 'aioetcd2[srv]'"
+        ) from error
+    try:
+        return dns.asyncresolver.get_default_resolver()
+    except (dns.exception.DNSException, OSError) as error:
+        raise DiscoveryError(f"no resolver is configured: {error}") from error

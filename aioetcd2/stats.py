@@ -80,7 +80,7 @@ class StatsAPI:
 
 def _succeeded(result: HTTPResult, request: object) -> HTTPResult:
     if result.status != 200:
-        raise _response.refusal(result, request, {403: APIError})
+        raise _response.refusal(result, request, {})
     return result
 
 

