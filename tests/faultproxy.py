@@ -19,6 +19,8 @@ class FaultProxy:
     Attributes:
         endpoint: Where a client connects.
         latency: Seconds by which every byte is late, each way.
+        losing: Whether what the server says is lost, while what it is told arrives; a connection that has lost
+            something loses all that follows.
         accepted: How many connections there have been.
     """
 
@@ -30,6 +32,7 @@ class FaultProxy:
         self._name.bind(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._name.getsockname()[1]}"
         self.latency = 0.0
+        self.losing = False
         self.accepted = 0
         self._passing = asyncio.Event()
         self._passing.set()
@@ -101,7 +104,7 @@ class FaultProxy:
             self._writers.add(there)
             pumps = [
                 asyncio.create_task(pump, name="faultproxy")
-                for pump in (self._pump(reader, there), self._pump(answers, writer))
+                for pump in (self._pump(reader, there), self._pump(answers, writer, answers=True))
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
@@ -114,9 +117,9 @@ class FaultProxy:
                     self._writers.discard(end)
                     end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        passing = asyncio.create_task(self._pass(late, writer), name="faultproxy")
+        passing = asyncio.create_task(self._pass(late, writer, answers), name="faultproxy")
         try:
             while data := await reader.read(1 << 16):
                 late.put_nowait((asyncio.get_running_loop().time() + self.latency, data))
@@ -127,11 +130,16 @@ class FaultProxy:
         finally:
             passing.cancel()
 
-    async def _pass(self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, late: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, answers: bool
+    ) -> None:
+        lost = False
         while True:
             due, data = await late.get()
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             await self._passing.wait()
             if not data:
                 return
-            writer.write(data)
+            lost = lost or (answers and self.losing)
+            if not lost:
+                writer.write(data)
