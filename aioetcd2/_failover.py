@@ -195,17 +195,21 @@ class Failover:
         try:
             response = await self.call(request, _response.keys)
             index = response.index
+            if index >= newest:
+                if index > self.newest:
+                    self.newest = index
+                return response
         except APIError as refusal:
             error, index = refusal, refusal.index
         if 0 < index < newest and (again := with_quorum(request)) is not None:
-            logger.info("%s was answered with index %d after %d; asking again with quorum", request, index, newest)
-            return await self._read_again(again, newest)
+            return await self._read_again(again, index, newest)
         self.saw(index)
         if error is not None:
             raise error
         return response
 
-    async def _read_again(self, request: Request, newest: int) -> Response:
+    async def _read_again(self, request: Request, index: int, newest: int) -> Response:
+        logger.info("an answer had index %d after %d; asking again with quorum: %s", index, newest, request)
         try:
             response = await self.call(request, _response.keys)
         except APIError as refusal:
@@ -235,7 +239,7 @@ class Failover:
         without_v2: V2DisabledError | None = None
         while (endpoint := self._pool.next(tried) or await self._discovered(tried)) is not None:
             tried.append(endpoint)
-            if endpoint in self._foreign and request.writes:
+            if self._foreign and endpoint in self._foreign and request.writes:
                 continue
             moves = self._moves
             if make is not None:
@@ -248,11 +252,11 @@ class Failover:
                         answer = await self._follow(send, endpoint, request, answer)
                         head = answer.head
                     cluster = head.headers.get(_response.CLUSTER_ID)
-                    if cluster and moves == self._moves:
-                        if cluster != self._cluster:
+                    if cluster != self._cluster:
+                        if cluster and moves == self._moves:
                             self._identify(cluster, head.endpoint, request)
-                        elif self._foreign:
-                            self._foreign.pop(endpoint, None)
+                    elif self._foreign:
+                        self._foreign.pop(endpoint, None)
                     outcome = finish(answer, request)
                 except BaseException:
                     answer.close()
@@ -277,10 +281,14 @@ class Failover:
                 raise
             except EtcdError:
                 self._transport.check_open()
-                self._answered(endpoint, errors)
+                self._pool.answered(endpoint)
+                if errors:
+                    self._pool.pin(endpoint)
                 raise
             else:
-                self._answered(endpoint, errors)
+                self._pool.answered(endpoint)
+                if errors:
+                    self._pool.pin(endpoint)
                 return outcome
         raise self._unanswered(request, tried, errors, without_v2)
 
@@ -315,11 +323,6 @@ class Failover:
         logger.info("every endpoint has failed; found %s", ", ".join(found))
         self._pool.give(found, ranked=True)
         return self._pool.next(tried)
-
-    def _answered(self, endpoint: str, errors: list[EndpointError]) -> None:
-        self._pool.answered(endpoint)
-        if errors:
-            self._pool.pin(endpoint)
 
     def _failed(self, endpoint: str, request: Request, error: EndpointError, errors: list[EndpointError]) -> None:
         errors.append(error)

@@ -12,6 +12,13 @@ from msgspec import Struct
 
 _TIME_IS_UP = "the header timeout is over"
 
+if sys.version_info >= (3, 11):
+    _cancelling = asyncio.Task.cancelling
+else:
+
+    def _cancelling(task: asyncio.Task[object]) -> int:
+        return 0
+
 
 class Limit(Struct, eq=False):
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
@@ -66,6 +73,7 @@ class Limits:
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = math.inf if seconds is None else seconds
+        self._endless = seconds is None
         self._running: dict[Limit, float] = {}
         self._patient: set[Limit] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -75,8 +83,8 @@ class Limits:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
-        limit = Limit(self, task, task.cancelling() if sys.version_info >= (3, 11) else 0)
-        if patient or self._seconds == math.inf:
+        limit = Limit(self, task, _cancelling(task))
+        if patient or self._endless:
             self._patient.add(limit)
         else:
             self._running[limit] = due = time.monotonic() + self._seconds

@@ -98,7 +98,9 @@ def build(
         raise ValueError(
             f"the request line would be {line} bytes, but etcd reads {MAX_REQUEST_LINE}: {method} {target[:60]}..."
         )
-    body, content_type = json, JSON if json is not None else None
+    if form is None and json is None:
+        return Request(method, target, None, None, replay, secret, patient)
+    body, content_type = json, JSON
     if form is not None:
         body, content_type = encode_form(form), FORM
         if len(body) > MAX_FORM:

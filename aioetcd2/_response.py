@@ -90,8 +90,18 @@ def keys(result: HTTPResult, request: object) -> Response:
     """The answer of a keys call."""
     if result.status not in (200, 201):
         raise failure(result, request)
+    find = result.headers.get
     try:
-        return _response(_decode_keys(result.body), _marks(result.headers))
+        body = _decode_keys(result.body)
+        return Response(
+            body.action,
+            body.node if body.action != "expire" else _expired(body),
+            body.prev_node,
+            int(find(INDEX, 0)),
+            int(find(RAFT_INDEX, 0)),
+            int(find(RAFT_TERM, 0)),
+            find(CLUSTER_ID, ""),
+        )
     except _MALFORMED as error:
         raise invalid(result, error) from error
 
@@ -99,34 +109,28 @@ def keys(result: HTTPResult, request: object) -> Response:
 def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
     """The events of a wait, one JSON document a line."""
     try:
-        return [_response(body, marks) for body in _decode_lines(lines)]
+        return [
+            Response(body.action, body.node if body.action != "expire" else _expired(body), body.prev_node, *marks)
+            for body in _decode_lines(lines)
+        ]
     except _MALFORMED as error:
         raise invalid(result, error, body=lines) from error
 
 
 def marks(result: HTTPResult) -> Marks:
     """What the headers of a keys answer name; 0 and empty where one is missing."""
+    find = result.headers.get
     try:
-        return _marks(result.headers)
+        return int(find(INDEX, 0)), int(find(RAFT_INDEX, 0)), int(find(RAFT_TERM, 0)), find(CLUSTER_ID, "")
     except _MALFORMED as error:
         raise invalid(result, error) from error
 
 
-def _marks(headers: Mapping[str, str]) -> Marks:
-    find = headers.get
-    return (
-        int(find(INDEX, 0)),
-        int(find(RAFT_INDEX, 0)),
-        int(find(RAFT_TERM, 0)),
-        find(CLUSTER_ID, ""),
-    )
-
-
-def _response(body: _KeysBody, marks: Marks) -> Response:
-    node, prev_node = body.node, body.prev_node
-    if body.action == "expire" and node is not None and prev_node is not None and prev_node.dir and not node.dir:
-        node = msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
-    return Response(body.action, node, prev_node, *marks)
+def _expired(body: _KeysBody) -> Node | None:
+    node, before = body.node, body.prev_node
+    if node is not None and before is not None and before.dir and not node.dir:
+        return msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
+    return node
 
 
 def version(result: HTTPResult, request: object) -> Version:

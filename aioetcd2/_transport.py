@@ -43,6 +43,9 @@ _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "ident
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
 
 _ONE_PIECE = 1 << 20
+"""The longest body that aiohttp takes in one piece without a warning."""
+
+_shows_curl = _curl.logger.isEnabledFor
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
@@ -122,6 +125,7 @@ class _Route(NamedTuple):
     """How to get to an endpoint."""
 
     session: aiohttp.ClientSession
+    trusting: bool
     scheme: str
     authority: str
 
@@ -259,29 +263,30 @@ class Transport:
 
     async def _send(self, endpoint: str, request: Request, trusted: bool) -> aiohttp.ClientResponse:
         route = self._routes.get(endpoint)
-        if route is None or self.closed or self._loop is not asyncio.get_running_loop():
+        if route is None or self._loop is not asyncio.get_running_loop():
             route = self._route_to(endpoint)
-        session = route.session
-        if _curl.logger.isEnabledFor(10):
+        if _shows_curl(10):
             _curl.logger.debug("%s", _curl.curl_line(endpoint, request, self._username if trusted else None))
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         headers = self._headers if trusted else {}
-        if session.trust_env:
+        if route.trusting:
             middlewares, headers = (_Credentials(self._headers, trusted),), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
-        once = _SendOnce() if request.writes else None
-        if once is not None:
+        once = None
+        if request.method != "GET" and request.writes:
+            once = _SendOnce()
             middlewares = (*middlewares, once)
+        body = request.body
         path, _, query = request.target.partition("?")
         try:
             with self._limits.begin(patient=request.patient):
-                response = await session.request(
+                response = await route.session.request(
                     request.method,
                     URL.build(
                         scheme=route.scheme, authority=route.authority, path=path, query_string=query, encoded=True
                     ),
-                    data=_payload(request.body),
+                    data=body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._patience if request.patient else _NO_TIMEOUT,
@@ -359,7 +364,7 @@ class Transport:
         if session is None:
             session = self._sessions[path] = self._make_session(path)
         scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
-        route = self._routes[endpoint] = _Route(session, scheme, authority)
+        route = self._routes[endpoint] = _Route(session, session.trust_env, scheme, authority)
         return route
 
     def _make_session(self, path: str | None) -> aiohttp.ClientSession:
@@ -393,11 +398,6 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
     except UnicodeEncodeError:
         raise ValueError("username or password is not valid Unicode") from None
     return {"Authorization": f"Basic {token}"}
-
-
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """The body as aiohttp takes it: it warns of a long one in one piece."""
-    return body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body)
 
 
 def _unconnected(endpoint: str, error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import lru_cache
 from typing import Protocol
 
 from . import _response
@@ -74,14 +75,8 @@ class KeysAPI:
         Raises:
             KeyNotFoundError: There is no such key.
         """
-        query = []
-        if recursive:
-            query.append(("recursive", "true"))
-        if sort:
-            query.append(("sorted", "true"))
-        if self._quorum if quorum is None else quorum:
-            query.append(("quorum", "true"))
-        return await self._failover.read(build("GET", self._path(key), query=query))
+        request = _read(self._path(key), recursive, sort, self._quorum if quorum is None else quorum)
+        return await self._failover.read(request)
 
     async def set(
         self,
@@ -270,6 +265,12 @@ class KeysAPI:
             raise
         self._failover.saw(response.index)
         return response
+
+
+@lru_cache(maxsize=512)
+def _read(path: str, recursive: bool, sort: bool, quorum: bool) -> Request:
+    flags = {"recursive": recursive, "sorted": sort, "quorum": quorum}
+    return build("GET", path, query=[(name, "true") for name, wanted in flags.items() if wanted])
 
 
 def _conditions(prev_value: str | None, prev_index: int | None) -> list[tuple[str, str]]:
