@@ -21,7 +21,7 @@ from .errors import (
     UnauthorizedError,
     class_for_code,
 )
-from .models import Health, HTTPResult, Node, Response, Version
+from .models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -54,7 +54,7 @@ class _ErrorBody(Struct, gc=False, rename="camel"):
     error_code: int = 0
     message: str = ""
     cause: str = ""
-    index: int = 0
+    index: Index = 0
 
 
 class _VersionBody(Struct):
@@ -97,7 +97,7 @@ def keys(result: HTTPResult, request: object) -> Response:
             body.action,
             body.node if body.action != "expire" else _expired(body),
             body.prev_node,
-            int(find(INDEX, 0)),
+            _index(find(INDEX, 0)),
             int(find(RAFT_INDEX, 0)),
             int(find(RAFT_TERM, 0)),
             find(CLUSTER_ID, ""),
@@ -121,9 +121,16 @@ def marks(result: HTTPResult) -> Marks:
     """What the headers of a keys answer name; 0 and empty where one is missing."""
     find = result.headers.get
     try:
-        return int(find(INDEX, 0)), int(find(RAFT_INDEX, 0)), int(find(RAFT_TERM, 0)), find(CLUSTER_ID, "")
+        return _index(find(INDEX, 0)), int(find(RAFT_INDEX, 0)), int(find(RAFT_TERM, 0)), find(CLUSTER_ID, "")
     except _MALFORMED as error:
         raise invalid(result, error) from error
+
+
+def _index(text: str | int) -> int:
+    index = int(text)
+    if not 0 <= index <= MAX_INDEX:
+        raise ValueError(f"X-Etcd-Index is out of range: {str(text)[:30]}")
+    return index
 
 
 def _expired(body: _KeysBody) -> Node | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum
+from typing import Annotated
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 __all__ = [
     "Counts",
@@ -26,6 +27,12 @@ __all__ = [
     "User",
     "Version",
 ]
+
+
+MAX_INDEX = 2**63 - 1
+"""More than any cluster reaches; a server that names a higher index is none."""
+
+Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 
 
 class HTTPResult(Struct, frozen=True, gc=False):
@@ -70,8 +77,8 @@ class Node(Struct, frozen=True, gc=False, rename="camel"):
     value: str | None = None
     dir: bool = False
     nodes: tuple[Node, ...] = ()
-    created_index: int = 0
-    modified_index: int = 0
+    created_index: Index = 0
+    modified_index: Index = 0
     ttl: int | None = None
     expiration: datetime | None = None
 

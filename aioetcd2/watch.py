@@ -36,6 +36,9 @@ BACKOFF_CAP = 3.0
 SERVER_BUFFER = 100
 """How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
 
+PATIENCE = 5
+"""How often in a row a first registration may find that events were cleared, but none of ours."""
+
 BLOCKED_FOR_SURE = 1.0
 """Seconds after which a wait that is cut off would have brought an event of the history, had there been one."""
 
@@ -534,7 +537,7 @@ class Watcher:
         self._cursor = index
         self._behind = False
         self._census = Census(index, count(node, self._recursive))
-        if not lost:
+        if not lost and (self._registrations or self._troubles < PATIENCE):
             await self._back_off(cleared)
             return
         if self._resync:

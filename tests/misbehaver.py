@@ -193,6 +193,8 @@ class Misbehaver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
+        for _ in range(3):  # who has just connected is let in: a server that closes meanwhile would lose the socket
+            await asyncio.sleep(0)
         self._server.close()
         for task in list(self._tasks):
             task.cancel()

@@ -236,12 +236,22 @@ def test_no_ttl() -> None:
 
 def test_largest_index() -> None:
     response = keys(
-        {"action": "get", "node": {"key": "/a", "modifiedIndex": 2**64 - 1, "createdIndex": 2**63}},
-        X_Etcd_Index=str(2**64 - 1),
+        {"action": "get", "node": {"key": "/a", "modifiedIndex": 2**63 - 1, "createdIndex": 2**62}},
+        X_Etcd_Index=str(2**63 - 1),
     )
     assert response.node is not None
-    assert (response.node.modified_index, response.node.created_index) == (2**64 - 1, 2**63)
-    assert response.index == 2**64 - 1
+    assert (response.node.modified_index, response.node.created_index) == (2**63 - 1, 2**62)
+    assert response.index == 2**63 - 1
+
+
+@pytest.mark.parametrize("index", [-1, 2**63, 2**64, 10**4000])
+def test_index_that_no_cluster_reaches(index: int) -> None:
+    with pytest.raises(InvalidResponseError):
+        keys({"action": "get", "node": {"key": "/a", "modifiedIndex": index}})
+    with pytest.raises(InvalidResponseError):
+        keys({"action": "get", "node": {"key": "/a"}}, X_Etcd_Index=str(index))
+    with pytest.raises(InvalidResponseError):
+        decode.marks(result(b"", X_Etcd_Index=str(index)))
 
 
 def test_unknown_fields_are_passed_over() -> None:

@@ -337,6 +337,14 @@ async def test_first_registration_at_no_etcd(status: int, prefix: str) -> None:
             await soon(client.keys.watch(prefix))
 
 
+async def test_first_registration_that_is_always_too_late(prefix: str) -> None:
+    cleared = answer({"errorCode": 401, "message": "cleared", "cause": "x", "index": 10}, status=400)
+    async with Misbehaver(cleared, reads=answer(key_event("/k", 7, "get"))) as server, client_of(server) as client:
+        with pytest.raises(EventIndexClearedError):
+            await soon(client.keys.watch(prefix, after_index=8))
+        assert len(server.waits) == 6
+
+
 async def test_refusal_is_raised(prefix: str) -> None:
     refusal = answer({"errorCode": 110, "message": "The request requires user authentication"}, status=401)
     async with Misbehaver(refusal) as server, client_of(server) as client:
