@@ -62,13 +62,13 @@ def _normalize(text: str) -> str:
         if zone and not _HOST.fullmatch(zone):
             raise ValueError("the zone of the address is invalid")
         host = f"[{host}]"
-    elif not _HOST.fullmatch(host):
+    elif not _HOST.fullmatch(host) or not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):
         raise ValueError("the host is invalid; an international name goes in its xn-- form")
     return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
 
 
 def _check_socket_path(path: str) -> str:
-    if not path or "?" in path or "#" in path:
+    if not path or "?" in path or "#" in path or "\0" in unquote(path):
         raise ValueError("unix:// is followed by the path of a socket, or by its host:port name")
     return path.rstrip("/") or path
 

@@ -262,6 +262,8 @@ class Failover:
                     answer.close()
                     raise
             except InvalidResponseError as error:
+                if request.secret:
+                    error.hide_body()
                 if isinstance(error, PageNotFoundError):
                     without_v2 = without_v2 or await self._without_v2(endpoint)
                 else:

@@ -47,8 +47,11 @@ class Watching(Protocol):
     def evict(self) -> None:
         """Leave the endpoint; it does not answer."""
 
-    async def aclose(self) -> None:
+    def shut(self) -> None:
         """Stop watching."""
+
+    async def aclose(self) -> None:
+        """Stop watching, and wait until all of it has ended."""
 
 
 class WatchHub:
@@ -114,14 +117,17 @@ class WatchHub:
                     watcher.evict()
 
     async def close(self) -> None:
-        """Close every watcher, and end all probing."""
-        for watcher in list(self._watchers):
-            await watcher.aclose()
+        """Close every watcher, and end all probing; all of it begins to end at once."""
         probing = list(self._probing.values())
-        self._probing.clear()
-        self._at.clear()
+        watchers = list(self._watchers)
+        for watcher in watchers:
+            watcher.shut()
         for task in probing:
             task.cancel()
+        self._probing.clear()
+        self._at.clear()
+        for watcher in watchers:
+            await watcher.aclose()
         if probing:
             await asyncio.wait(probing)
 

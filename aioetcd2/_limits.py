@@ -20,6 +20,11 @@ else:
         return 0
 
 
+def _word_of(task: asyncio.Task[object]) -> object:
+    """The word of who wanted a task cancelled last, before Python 3.11."""
+    return getattr(task, "_cancel_message", None)
+
+
 class Limit(Struct, eq=False):
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
 
@@ -46,7 +51,7 @@ class Limit(Struct, eq=False):
             if sys.version_info >= (3, 11):
                 ours = self._task.uncancel() <= self._cancelling
             else:
-                ours = error is not None and error.args == (_TIME_IS_UP,)
+                ours = error is not None and error.args == (_TIME_IS_UP,) and _word_of(self._task) == _TIME_IS_UP
             if ours and kind is asyncio.CancelledError:
                 raise asyncio.TimeoutError from error
 
@@ -62,6 +67,7 @@ class Limit(Struct, eq=False):
         if not self._left:
             self._expired = True
             self._task.cancel(_TIME_IS_UP)
+            self._task._cancel_message = _TIME_IS_UP  # type: ignore[attr-defined]  # who cancels later overwrites it
 
 
 class Limits:

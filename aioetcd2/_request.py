@@ -24,9 +24,10 @@ MAX_FORM = 10 << 20
 MAX_TTL = 7_000_000_000
 """Somewhat above this the server's clock overflows, and it makes the key permanent without a word."""
 
-_MANY_SLASHES = re.compile("//+")
+MANY_SLASHES = re.compile("//+")
 _PLAIN_KEY = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]+)+/?")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.~-]*")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -60,6 +61,10 @@ class Request(Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
+
+    def __repr__(self) -> str:
+        body = "***" if self.secret else self.body
+        return f"Request({self}, {body!r}, {self.replay.value})"
 
     @property
     def writes(self) -> bool:
@@ -146,7 +151,7 @@ def _quote_key(key: str) -> str:
     path = key if key.startswith("/") else f"/{key}"
     if _PLAIN_KEY.fullmatch(path):
         return path
-    path = _MANY_SLASHES.sub("/", path)
+    path = MANY_SLASHES.sub("/", path)
     if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
         raise ValueError(f"a key has no '.' or '..' segment: {key!r}")
     try:
@@ -177,11 +182,8 @@ def check_text(name: str, value: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{name} is a str, not {type(value).__name__}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{name} is valid Unicode: {error.reason} at position {error.start}") from None
+    if not value.isascii() and (surrogate := _SURROGATE.search(value)) is not None:
+        raise ValueError(f"{name} is valid Unicode: surrogates not allowed, as at position {surrogate.start()}")
     return value
 
 
@@ -196,7 +198,7 @@ def check_index(name: str, value: int, least: int) -> str:
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     if not least <= value < 2**64:
         raise ValueError(f"{name} is between {least} and 2**64 - 1, not {value}")
-    return str(value)
+    return str(int(value))
 
 
 def check_ttl(ttl: float | timedelta) -> str:

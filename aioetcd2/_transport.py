@@ -20,7 +20,7 @@ from yarl import URL
 from . import _curl
 from ._endpoints import socket_path
 from ._limits import Limits
-from ._request import Request
+from ._request import Request, check_text
 from .errors import (
     ClientClosedError,
     ConnectError,
@@ -246,12 +246,16 @@ class Transport:
             raise
         return Stream(self, response, HTTPResult(response.status, response.headers, body, endpoint))
 
-    async def close(self) -> None:
-        """Close every connection; what is under way fails with `ClientClosedError`. Idempotent."""
+    def shut(self) -> None:
+        """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
         self.closed = True
+        self._routes.clear()
         self._drips.expire()
         self._limits.expire()  # closing a connection does not wake who is connecting, or reading a body
-        self._routes.clear()
+
+    async def close(self) -> None:
+        """Shut down, and close every connection. Idempotent."""
+        self.shut()
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
@@ -393,11 +397,9 @@ def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
         raise ValueError("username and password go together, and both are str")
     if ":" in username:
         raise ValueError(f"a user name has no ':', HTTP Basic auth can't carry it: {username!r}")
-    try:
-        token = base64.b64encode(f"{username}:{password}".encode()).decode()
-    except UnicodeEncodeError:
-        raise ValueError("username or password is not valid Unicode") from None
-    return {"Authorization": f"Basic {token}"}
+    check_text("username", username)
+    check_text("password", password)
+    return {"Authorization": f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"}
 
 
 def _unconnected(endpoint: str, error: Exception) -> str:

@@ -20,7 +20,7 @@ from . import _response
 from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._failover import Failover, at_most_ten, one_line
 from ._hub import WatchHub
-from ._request import Replay, build, check_method, quote_key
+from ._request import Replay, build, check_method, check_text, quote_key
 from ._transport import BaseConnector, TraceConfig, Transport
 from .auth import AuthAPI
 from .discovery import Discoverer, SRVDiscoverer
@@ -196,12 +196,15 @@ class Client:
 
     async def close(self) -> None:
         """Close every watcher and every connection; what is under way fails with `ClientClosedError`. Idempotent."""
-        self._transport.closed = True
+        self._transport.shut()
         if self._syncing is not None:
             self._syncing.cancel()
-            await asyncio.wait((self._syncing,))
-        await self._watches.close()
-        await self._transport.close()
+        try:
+            await self._watches.close()
+            if self._syncing is not None:
+                await asyncio.wait((self._syncing,))
+        finally:
+            await self._transport.close()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -315,6 +318,7 @@ class Client:
         Raises:
             ClusterError: No endpoint answered, or all with a 5xx.
             ValueError: The server could not read such a request.
+            TypeError: A field is no pair of texts, or `json` can't be encoded.
         """
         if form is not None and json is not None:
             raise ValueError("form and json exclude each other")
@@ -324,7 +328,7 @@ class Client:
             target,
             query=_pairs(params),
             form=None if form is None else [(quote_plus(name), value) for name, value in _pairs(form)],
-            json=None if json is None else msgspec.json.encode(json),
+            json=None if json is None else _encode(json),
             replay=Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
             secret=target.startswith("/v2/auth/"),
         )
@@ -361,10 +365,23 @@ def _usable(urls: Iterable[str]) -> Iterable[str]:
             yield parse_endpoint(url)
 
 
+def _encode(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except RecursionError:
+        raise ValueError("json is nested too deeply, or holds itself") from None
+
+
 def _pairs(fields: Fields | None) -> list[tuple[str, str]]:
     if fields is None:
         return []
-    return list(fields.items()) if isinstance(fields, Mapping) else list(fields)
+    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"a field is a name and a value, not {pair!r}")
+        check_text("the name of a field", pair[0])
+        check_text(f"the value of {pair[0]!r}", pair[1])
+    return pairs
 
 
 def _check_positive(name: str, seconds: float) -> None:

@@ -220,6 +220,11 @@ class InvalidResponseError(EtcdError):
         self.maybe_applied = maybe_applied
         super().__init__(f"{endpoint}: {self.reason}")
 
+    def hide_body(self) -> None:
+        """Forget what the answer was, for the request held a password that it may repeat."""
+        words = "no answer of etcd; the request held a password, so it is not shown"
+        InvalidResponseError.__init__(self, self.endpoint, words, status=self.status)
+
     def as_failure(self) -> EndpointError:
         """The same as the failure of one endpoint, where others may know better."""
         failure = EndpointError(self.endpoint, self.reason, maybe_applied=self.maybe_applied)

@@ -9,7 +9,8 @@ from typing import Protocol
 from . import _response
 from ._failover import Failover
 from ._hub import WatchHub
-from ._request import Replay, Request, build, check_index, check_text, check_ttl, quote_key
+from ._request import MANY_SLASHES, Replay, Request, build, check_index, check_text, check_ttl, quote_key
+from ._wait import request_for
 from .errors import APIError
 from .models import Response
 from .watch import Watcher
@@ -56,7 +57,7 @@ class KeysAPI:
         self._watches = client._watches
         self._quorum = client._quorum
         self._prefix = quote_key(prefix).rstrip("/")
-        self._root = prefix.rstrip("/").partition(PREFIX)[2]
+        self._root = MANY_SLASHES.sub("/", f"/{prefix}").rstrip("/").partition(PREFIX)[2]
 
     async def get(
         self, key: str, *, recursive: bool = False, sort: bool = False, quorum: bool | None = None
@@ -247,7 +248,7 @@ class KeysAPI:
         """
         after = None if after_index is None else int(check_index("after_index", after_index, 0))
         path = self._path(key)
-        build("GET", path, query=[("recursive", "true"), ("wait", "true"), ("waitIndex", str(2**64 - 1))])
+        request_for(path, True, 2**63, stream=True)
         return Watcher(self._watches, path, f"{self._root}/{key}", recursive, after, resync)
 
     def _path(self, key: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Coroutine
@@ -14,7 +13,7 @@ from types import TracebackType
 from ._census import DELETIONS, Census, after, count, walk
 from ._failover import OpenStream
 from ._hub import WatchHub
-from ._request import Request
+from ._request import MANY_SLASHES, Request
 from ._wait import Wait, index_of, poll, request_for
 from .errors import (
     ClientClosedError,
@@ -54,8 +53,6 @@ MOST_POLLS = 64
 CENSUS_REST = 5.0
 CENSUS_REST_CAP = 60.0
 """Seconds until the keys are counted again, where their number is no longer known; doubled each time up to the cap."""
-
-_MANY_SLASHES = re.compile("//+")
 
 
 class Watcher:
@@ -122,7 +119,7 @@ class Watcher:
     ) -> None:
         self._hub = hub
         self._path = path
-        self._key = _MANY_SLASHES.sub("/", f"/{key}").rstrip("/")
+        self._key = MANY_SLASHES.sub("/", f"/{key}").rstrip("/")
         self._below = f"{self._key}/"
         self._recursive = recursive
         self._resync = resync
@@ -186,7 +183,7 @@ class Watcher:
 
     def __del__(self) -> None:
         with suppress(AttributeError, RuntimeError):  # half built, or after the end of the event loop
-            self._shut()
+            self.shut()
 
     async def next(self) -> Response:
         """Wait for the next event.
@@ -210,7 +207,7 @@ class Watcher:
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
         tasks = [self._step, self._opening, self._counting, *(task for _, task in self._polls)]
-        self._shut()
+        self.shut()
         for task in tasks:
             if task is not None:
                 await _settle(task)
@@ -242,7 +239,8 @@ class Watcher:
             raise RuntimeError("another task is waiting in this watcher; make one watcher for each")
         self._waiting = True
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Stop watching, and free the connection, without waiting for the end of what is under way."""
         self._closed = True
         if self._pending:
             self._pending.clear()
@@ -258,7 +256,7 @@ class Watcher:
         if endpoint != self._at:
             if self._at is not None:
                 self._hub.detach(self, self._at)
-            if endpoint is not None:
+            if endpoint is not None and not self._closed:
                 self._hub.attach(self, endpoint)
             self._at = endpoint
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from aioetcd2 import Client, EndpointSelection
+from aioetcd2 import Client, EndpointSelection, InvalidResponseError
 
 from .misbehaver import Exchange, Misbehaver, Seen, answer, key_event
 
@@ -193,3 +194,25 @@ async def test_one_line_for_each_try(caplog: pytest.LogCaptureFixture) -> None:
         async with Client([*dead, server.endpoint], selection=EndpointSelection.PRIORITIZE_LEADER) as client:
             lines = await lines_of(lambda client: client.keys.get("/k"), client, caplog)
         assert [line.split()[-1] for line in lines] == [f"{each}/v2/keys/k" for each in [*dead, server.endpoint]]
+
+
+async def test_raw_request_under_auth_shows_no_body(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "aioetcd2.curl")
+    async with Misbehaver(answer("{}")) as wire, Client(wire.endpoint) as client:
+        await client.request("PUT", "//v2/auth/users/bob", json={"user": "bob", "password": PASSWORD})
+        await client.request("PUT", "/v2/keys/k", form={"value": "shown"})
+    assert "S3cret" not in caplog.text
+    assert "shown" in caplog.text
+
+
+async def test_answer_to_a_request_with_a_password_is_not_shown() -> None:
+    async def echo(exchange: Exchange) -> bool | None:
+        if exchange.seen.method == "GET":
+            return await answer({"message": "auth: User bob does not exist."}, status=404)(exchange)
+        return await answer(b"<" + exchange.seen.body)(exchange)
+
+    async with Misbehaver(echo) as wire, Client(wire.endpoint) as client:
+        with pytest.raises(InvalidResponseError) as caught:
+            await client.auth.users.add("bob", SECRET)
+        assert SECRET not in "".join(traceback.format_exception(caught.value))
+        assert caught.value.maybe_applied

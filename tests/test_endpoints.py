@@ -466,3 +466,11 @@ def test_ours_are_those_in_use_and_those_given() -> None:
     pool.give([C])
     assert A not in pool
     assert B not in pool
+
+
+@pytest.mark.parametrize(
+    "text", ["unix:///tmp/sock%00evil", "http://a..b:80", "http://.a:80", f"http://{'a' * 64}.example:80"]
+)
+def test_what_no_lookup_could_take_is_no_endpoint(text: str) -> None:
+    with pytest.raises(InvalidEndpointError):
+        parse_endpoint(text)

@@ -22,6 +22,7 @@ from aioetcd2 import (
     EndpointSelection,
     EventIndexClearedError,
     InvalidResponseError,
+    KeysAPI,
     RedirectError,
     Response,
     UnauthorizedError,
@@ -1092,3 +1093,61 @@ async def test_events_count_for_never_back_in_time(prefix: str) -> None:
             await soon(watcher)
             await client.keys.get(prefix)
             assert server.seen[-1].query == {"quorum": "true"}
+
+
+@pytest.mark.parametrize("start", ["v2/keys", "/v2//keys", "/v2/keys/"])
+async def test_prefix_is_folded_as_keys_are(start: str, client: Client, prefix: str) -> None:
+    keys = KeysAPI(client, f"{start}/{prefix}//app/")
+    async with keys.watch("/a//b") as watcher:
+        written = await keys.set("a/b", "1")
+        assert modified(await soon(watcher)) == modified(written)
+
+
+# --- endpoints that hold back ---------------------------------------------------------------------------------------
+
+
+async def test_endpoint_found_to_be_late_while_a_stream_is_opened_there(
+    server: EtcdServer, client: Client, prefix: str
+) -> None:
+    start = await client.keys.set(prefix, "0")
+    written = [await client.keys.set(prefix, str(each)) for each in range(1, 11)]
+    async with through(server) as (proxy, other):
+        async with other.keys.watch(prefix, after_index=start.index) as watcher:
+            events = [await soon(watcher)]  # of the history: now a second stream is opened, from now on
+            proxy.latency = 0.2
+            waiting = waiting_in(watcher)
+            await asyncio.sleep(0.1)
+            other._watches._late[proxy.endpoint] = (1, time.monotonic() + 60)  # as another watcher finds out
+            await asyncio.sleep(0.5)
+            written.append(await client.keys.set(prefix, "after"))
+            events += [await waiting, *await take(watcher, 9)]
+            assert list(map(modified, events)) == list(map(modified, written))
+
+
+async def test_an_endpoint_is_not_taken_to_hold_back_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, (endpoint,) = client._watches, client.endpoints
+    monkeypatch.setattr("aioetcd2._hub.LATE_BASE", 0.4)
+    await client.version()
+    for seconds in (0.4, 0.8):
+        assert await hub.holds_back(endpoint)
+        assert hub.is_late(endpoint)
+        assert hub.has_late
+        await asyncio.sleep(seconds + 0.02)
+        assert not hub.is_late(endpoint)
+        assert not hub.has_late
+
+
+async def test_index_after_closing_is_that_of_the_last_event_delivered(
+    server: EtcdServer, client: Client, prefix: str
+) -> None:
+    async with through(server) as (proxy, other):
+        async with other.keys.watch(prefix) as watcher:
+            await asyncio.sleep(0.1)
+            proxy.black_hole()
+            for each in range(5):
+                await client.keys.set(prefix, str(each))
+            await asyncio.sleep(0.1)
+            await proxy.resume()
+            event = await soon(watcher)
+            assert watcher._pending
+        assert watcher.index == modified(event)
