@@ -533,7 +533,8 @@ class Watcher:
             return
         lost = isinstance(cleared, _MovedError) or self._cursor is None or self._changed(node, self._cursor)
         self._cursor = index
-        self._behind = False
+        self._behind = self._crowded = lost and not self._hub.has_late
+        self._batch = MOST_POLLS if lost else 1
         self._census = Census(index, count(node, self._recursive))
         if not lost and (self._registrations or self._troubles < PATIENCE):
             await self._back_off(cleared)

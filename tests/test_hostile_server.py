@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import inspect
 import itertools
 import json
 import os
@@ -20,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import pytest
 from async_timeout import timeout
 from hypothesis import HealthCheck, given, settings
@@ -563,8 +565,14 @@ def memory() -> int:
     return pages * resource.getpagesize()
 
 
+COUNTS_HEADERS = "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
+"""Whether this aiohttp bounds the number of header lines; where it does not, only the header timeout does."""
+
+
 @pytest.mark.parametrize("flood", FLOODS)
 async def test_what_never_ends_is_cut_off(flood: str) -> None:
+    if flood in ("header lines", "trailers") and not COUNTS_HEADERS:
+        pytest.skip("an older aiohttp takes any number of header lines")
     behaviour = Flood(*FLOODS[flood])
     before = memory()
     async with Misbehaver(behaviour) as server, client_of(server) as client:

@@ -1,0 +1,50 @@
+"""What `import aioetcd2` takes, beside `import aiohttp`."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+from .harness import Figures, Settings, ratios
+from .report import Column, Section, compared, ratio_aim
+
+OURS, THEIRS = "aioetcd2", "aiohttp"
+PROGRAM = """\
+import time
+wall, cpu = time.perf_counter(), time.process_time()
+import {}
+print(time.perf_counter() - wall, time.process_time() - cpu)
+"""
+RUNS = 5
+"""So many for each round."""
+
+COLUMNS = (
+    Column("ms", "wall", 1e3, ".0f"),
+    Column("over aiohttp", "wall", over=THEIRS),
+    Column("CPU ms", "cpu", 1e3, ".0f"),
+    Column("over aiohttp", "cpu", over=THEIRS),
+)
+
+
+def once(module: str) -> Figures:
+    """The time of one import, in a process of its own."""
+    command = [sys.executable, "-c", PROGRAM.format(module)]
+    wall, cpu = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return {"wall": float(wall), "cpu": float(cpu)}
+
+
+async def measure(settings: Settings) -> Section:
+    figures: dict[str, list[Figures]] = {OURS: [], THEIRS: []}
+    for module in figures:
+        await asyncio.to_thread(once, module)
+    for number in range(settings.rounds * RUNS):
+        for module in sorted(figures, reverse=bool(number % 2)):
+            figures[module].append(await asyncio.to_thread(once, module))
+    theirs = figures[THEIRS]
+    text = f"{settings.rounds * RUNS} fresh processes of each in turn; from before the import to after it."
+    aims = [
+        ratio_aim("import: time over aiohttp's", ratios(figures[OURS], theirs, "wall"), 1.15),
+        ratio_aim("import: CPU over aiohttp's", ratios(figures[OURS], theirs, "cpu"), 1.15),
+    ]
+    return Section("imports", "Import", text, [compared("", figures, *COLUMNS)], aims)

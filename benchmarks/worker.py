@@ -1,0 +1,226 @@
+"""A contender in a process of its own: does one order after another, each a line of JSON, and prints the figures.
+
+`python -m benchmarks.worker NAME`. The process stays alive, so that rounds interleave and starting it costs no call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+from . import fans, watchers
+from .contenders import CONTENDERS, OURS, Opened, new_loop
+from .memory import peak, resident
+
+Figures = dict[str, Any]
+
+
+async def drive_tasks(call: Callable[[], Awaitable[object]], tasks: int, end: float) -> list[float]:
+    """Call in a number of tasks until the end, once at least, and give the seconds that each call took."""
+    took: list[float] = []
+
+    async def repeat() -> None:
+        now = time.perf_counter()
+        while True:
+            start = now
+            await call()
+            now = time.perf_counter()
+            took.append(now - start)
+            if now >= end:
+                break
+
+    await asyncio.gather(*(repeat() for _ in range(tasks)))
+    return took
+
+
+def drive_threads(call: Callable[[], object], tasks: int, end: float) -> list[float]:
+    """The same in threads."""
+    took: list[float] = []
+
+    def repeat() -> None:
+        now = time.perf_counter()
+        while True:
+            start = now
+            call()
+            now = time.perf_counter()
+            took.append(now - start)
+            if now >= end:
+                break
+
+    threads = [threading.Thread(target=repeat) for _ in range(tasks)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return took
+
+
+class Worker:
+    """A contender that takes orders.
+
+    Args:
+        name: Whose.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.contender = CONTENDERS[name]
+        self.opened: Opened | None = None
+        self.held: list[Any] = []
+
+    async def work(self) -> None:
+        """Take orders until there are no more."""
+        try:
+            while line := await asyncio.to_thread(sys.stdin.readline):
+                order: Figures = json.loads(line)
+                do = getattr(self, order.pop("do"))
+                print(json.dumps(await do(**order)), flush=True)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End the client."""
+        if self.opened is not None and (closing := self.opened.close()) is not None:
+            await closing
+
+    async def open(self, endpoints: list[str], timeout: float = 5.0) -> Figures:
+        """Begin anew with a client of these endpoints."""
+        await self.close()
+        self.opened = self.contender.open(endpoints, timeout)
+        return {}
+
+    def call(self, what: str, key: str, value: str = "") -> Callable[[], Any]:
+        """One call without arguments: get, set or tree."""
+        assert self.opened is not None
+        if what == "set":
+            write = self.opened.set
+            return lambda: write(key, value)
+        read = self.opened.get if what == "get" else self.opened.tree
+        return lambda: read(key)
+
+    async def once(self, call: Callable[[], Any]) -> object:
+        """Await a call, or let it block a thread."""
+        return await (asyncio.to_thread(call) if self.contender.blocking else call())
+
+    async def rate(self, what: str, key: str, tasks: int, seconds: float, value: str = "") -> Figures:
+        """Call for some seconds in a number of tasks: calls a second, seconds a call, CPU seconds a call."""
+        call = self.call(what, key, value)
+        await self.once(call)
+        start, cpu = time.perf_counter(), time.process_time()
+        if self.contender.blocking:
+            took = await asyncio.to_thread(drive_threads, call, tasks, start + seconds)
+        else:
+            took = await drive_tasks(call, tasks, start + seconds)
+        cpu, end = time.process_time() - cpu, time.perf_counter()
+        took.sort()
+        return {
+            "rate": len(took) / (end - start),
+            "p50": took[len(took) // 2],
+            "p99": took[int(len(took) * 0.99)],
+            "cpu": cpu / len(took),
+        }
+
+    async def tree(self, warm: str, key: str) -> Figures:
+        """List a whole subtree, once: the seconds, and how much the most memory that this process had grew by it."""
+        await self.once(self.call("get", warm))
+        before, start = peak(), time.perf_counter()
+        answer = await self.once(self.call("tree", key))
+        took = time.perf_counter() - start
+        grown = peak() - before
+        del answer
+        return {"seconds": took, "peak": grown}
+
+    async def answers(self, key: str, seconds: float) -> Figures:
+        """Read one key over and over for some seconds, whatever happens: when each good answer came, and the errors."""
+        times: list[float] = []
+        errors: list[str] = []
+        end = time.time() + seconds
+        call = self.call("get", key)
+
+        def note(error: Exception | None) -> None:
+            if error is None:
+                times.append(time.time())
+            else:
+                errors.append(f"{type(error).__name__}: {error}"[:200])
+
+        def repeat() -> None:
+            while time.time() < end:
+                try:
+                    call()
+                    note(None)
+                except Exception as error:
+                    note(error)
+                    time.sleep(0.001)
+
+        async def repeat_async() -> None:
+            while True:
+                try:
+                    await call()
+                    note(None)
+                except Exception as error:
+                    note(error)
+                    await asyncio.sleep(0.001)
+
+        if self.contender.blocking:
+            await asyncio.to_thread(repeat)
+        else:
+            task = asyncio.ensure_future(repeat_async())
+            await asyncio.wait((task,), timeout=seconds)
+            task.cancel()
+            await asyncio.wait((task,), timeout=1)
+        return {"times": times, "errors": errors}
+
+    async def many(self, key: str, calls: int, steps: int) -> Figures:
+        """Make many calls, one in ten a write: the memory of this process before, at each step, and at the end."""
+        memory = [resident()]
+        for step in range(steps):
+            left: Iterator[int] = iter(range(calls * step // steps, calls * (step + 1) // steps))
+
+            async def repeat(left: Iterator[int] = left) -> None:
+                for number in left:
+                    await (self.call("get", key) if number % 10 else self.call("set", key, str(number)))()
+
+            await asyncio.gather(*(repeat() for _ in range(16)))
+            memory.append(resident())
+        return {"memory": memory}
+
+    async def hold(self, prefix: str, count: int) -> Figures:
+        """Open a number of watchers and keep them."""
+        assert self.opened is not None
+        before = resident()
+        for first in range(0, count, 250):
+            some = [self.opened.client.keys.watch(f"{prefix}/{n}") for n in range(first, min(count, first + 250))]
+            await asyncio.gather(*(watcher.__aenter__() for watcher in some))
+            self.held += (asyncio.ensure_future(watcher.next()) for watcher in some)
+        return {"memory": (resident() - before) / max(1, count)}
+
+    async def watch(self, how: str, endpoint: str, prefix: str, limit: float) -> Figures:
+        """Watch a busy prefix until the last event has come, or nothing more does."""
+        return await watchers.watch(watchers.WATCHERS[how], endpoint, prefix, limit)
+
+    async def fan_out(self, endpoint: str, prefix: str, count: int) -> Figures:
+        """Register many watchers at once."""
+        fan_out = fans.ours if self.name == OURS else fans.bare
+        return await fan_out(endpoint, prefix, count)
+
+
+def main() -> None:
+    """Be the contender that is named."""
+    logging.disable(logging.CRITICAL)
+    name = sys.argv[1]
+    loop = new_loop(name)()
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_until_complete(Worker(name).work())
+    finally:
+        loop.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The benchmarks run, and write their page; what they measure is no test's business."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("--rounds", "1", "--seconds", "0.05", "--calls", "100", "--watchers", "20")
+
+
+async def run(*options: str) -> tuple[int | None, str, str]:
+    command = [sys.executable, "-m", "benchmarks", *SHORT, "--contenders", "aioetcd2", "bare aiohttp", *options]
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_what_is_measured_takes_its_place_on_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("<!-- begin watch -->\nkept\n<!-- end watch -->\n<!-- begin flat -->\nold\n<!-- end flat -->\n")
+    status, out, err = await run("--only", "flat", "calls", "--output", str(tmp_path))
+    assert status == 0, err
+    text = page.read_text()
+    places = [text.index(part) for part in ("# Benchmarks", "## get and set", "kept", "## What makes a call no slower")]
+    assert places == sorted(places)
+    assert "old" not in text.split()
+    assert "get, 128 tasks: CPU per call over bare aiohttp's" in text
+    assert "## get and set" in out
+
+
+async def test_who_others_are_compared_with_takes_part(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "--contenders", "aioetcd2", "--output", str(tmp_path)]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"bare aiohttp can't be left out" in err
+    assert not list(tmp_path.iterdir())
