@@ -83,7 +83,7 @@ def raw(result: HTTPResult, request: object) -> HTTPResult:
     """Any answer as it is; a 5xx is the endpoint's failure."""
     if result.status >= 500 and isinstance(error := _failure(result, request), EndpointError):
         raise error
-    return result
+    return msgspec.structs.replace(result, body=bytes(result.body))
 
 
 def keys(result: HTTPResult, request: object) -> Response:

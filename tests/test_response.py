@@ -648,7 +648,12 @@ def test_health_and_version_fail_as_any(status: int, cls: type[EtcdError]) -> No
 @pytest.mark.parametrize("status", [200, 204, 301, 400, 401, 404, 418])
 def test_raw_passes_on_what_is_below_500(status: int) -> None:
     given = result(b"<html>", status)
-    assert decode.raw(given, REQUEST) is given
+    assert decode.raw(given, REQUEST) == given
+
+
+def test_raw_body_is_bytes_whatever_the_transport_read_it_into() -> None:
+    given = HTTPResult(200, {}, bytearray(b"<html>"), ENDPOINT)  # type: ignore[arg-type]
+    assert type(decode.raw(given, REQUEST).body) is bytes
 
 
 @pytest.mark.parametrize(("status", "cls"), [(500, ServerError), (502, ServerError), (503, NoLeaderError)])
