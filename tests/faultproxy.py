@@ -7,7 +7,7 @@ import socket
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from .misbehaver import close_by_reset
+from .misbehaver import close_by_reset, stop_accepting
 
 
 class FaultProxy:
@@ -61,9 +61,8 @@ class FaultProxy:
     async def refuse(self) -> None:
         """Refuse new connections; those that are open go on."""
         if self._server is not None:
-            self._server.close()
-            self._server = None
-            await asyncio.sleep(0)
+            server, self._server = self._server, None
+            await stop_accepting(server)
 
     async def resume(self) -> None:
         """Accept connections, and pass everything on."""

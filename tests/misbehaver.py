@@ -193,9 +193,7 @@ class Misbehaver:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None
-        for _ in range(3):  # who has just connected is let in: a server that closes meanwhile would lose the socket
-            await asyncio.sleep(0)
-        self._server.close()
+        await stop_accepting(self._server)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -242,6 +240,15 @@ class Misbehaver:
             self.open -= 1
             self._writers.discard(writer)
             writer.close()
+
+
+async def stop_accepting(server: asyncio.Server) -> None:
+    """Close a server, but let in who has just connected: asyncio would lose the socket."""
+    for listener in server.sockets:
+        asyncio.get_running_loop().remove_reader(listener.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
 
 
 async def _hung_up(reader: asyncio.StreamReader) -> None:
