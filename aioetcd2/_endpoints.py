@@ -14,7 +14,7 @@ from .errors import InvalidEndpointError, NoEndpointsError
 COOL_BASE = 0.5
 COOL_CAP = 30.0
 
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("http", "https")
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 
 
@@ -41,12 +41,12 @@ def _normalize(text: str) -> str:
     scheme = scheme.lower()
     if scheme == "unix":
         return f"unix://{_check_socket_path(rest)}"
-    if scheme not in _DEFAULT_PORTS:
+    if scheme not in _SCHEMES:
         raise ValueError("the scheme must be http, https or unix")
     if "@" in rest:  # before urlsplit(), whose errors show what they hold
         raise ValueError("credentials go into username= and password=")
     parts = urlsplit(f"{scheme}://{rest}")
-    if parts.path not in ("", "/") or "?" in rest or "#" in rest or "\\" in rest:
+    if parts.path not in ("", "/") or "?" in rest or "#" in rest:
         raise ValueError("only scheme, host and port are allowed")
     host = parts.hostname
     if not host:

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from types import TracebackType
 
+from ._catch_up import SERVER_BUFFER, CatchUp, settle
 from ._census import DELETIONS, Census, after, count, walk
 from ._failover import OpenStream
 from ._hub import WatchHub
 from ._request import MANY_SLASHES, Request
-from ._wait import Wait, index_of, poll, request_for
+from ._wait import Wait, index_of, request_for
 from .errors import (
     ClientClosedError,
     ClusterError,
@@ -32,23 +33,11 @@ __all__ = ["Watcher"]
 BACKOFF_BASE = 0.05
 BACKOFF_CAP = 3.0
 
-SERVER_BUFFER = 100
-"""How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
-
 PATIENCE = 5
 """How often in a row a first registration may find that events were cleared, but none of ours."""
 
 BLOCKED_FOR_SURE = 1.0
 """Seconds after which a wait that is cut off would have brought an event of the history, had there been one."""
-
-BLOCKED = 0.25
-"""Seconds in which a long poll is answered from history, if it is; more where opening the stream took long."""
-
-CROWD = 3
-"""Where at least one event in so many is ours, history is fetched index by index."""
-
-MOST_POLLS = 64
-"""How many long polls fetch the server's history side by side: each brings one event."""
 
 CENSUS_REST = 5.0
 CENSUS_REST_CAP = 60.0
@@ -81,21 +70,19 @@ class Watcher:
     # - one that was asked for events since an index brings at most one of the server's history, and then nothing;
     # - one that falls silent after as many events as the server buffers may have been dropped.
     # So a stream since the cursor is opened; if it turns out to have brought history, a second one is opened from now
-    # on (`_live`), and long polls fetch what happened between the cursor and its registration (`_behind`). Where most
-    # of the cluster's events are ours (`_crowded`), that is done at once, and with a poll for each index in between.
+    # on (`_live`), and long polls fetch what happened between the cursor and its registration (`_catching`). Where most
+    # of many events of the cluster are ours, that is done at once, and with a poll for each index in between.
 
     __slots__ = (
         "__weakref__",
         "_at",
-        "_batch",
-        "_behind",
         "_below",
+        "_catching",
         "_census",
         "_censuses",
         "_closed",
         "_cluster",
         "_counting",
-        "_crowded",
         "_cursor",
         "_delivered",
         "_entered",
@@ -105,7 +92,6 @@ class Watcher:
         "_opening",
         "_path",
         "_pending",
-        "_polls",
         "_recursive",
         "_registrations",
         "_resync",
@@ -131,10 +117,7 @@ class Watcher:
         self._live: Wait | None = None
         self._cluster = ""
         self._at: str | None = None
-        self._behind = False
-        self._polls: list[tuple[int, asyncio.Task[Response | None]]] = []
-        self._batch = 1
-        self._crowded = False
+        self._catching = CatchUp(hub.failover, path, recursive)
         self._census: Census | None = None
         self._censuses = 0
         self._counting: asyncio.Task[Census | None] | None = None
@@ -206,11 +189,11 @@ class Watcher:
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
-        tasks = [self._step, self._opening, self._counting, *(task for _, task in self._polls)]
+        tasks = [self._step, self._opening, self._counting, *self._catching.tasks]
         self.shut()
         for task in tasks:
             if task is not None:
-                await _settle(task)
+                await settle(task)
 
     def rest(self) -> None:
         """Free the connection until the next event is asked for, but for a watcher that `async with` closes."""
@@ -224,8 +207,7 @@ class Watcher:
             self._opening.cancel()
         if self._live is not None:
             self._live.close()
-        for _, task in self._polls:
-            task.cancel()
+        self._catching.evict()
 
     def _pop(self) -> Response:
         event = self._pending.pop(0)
@@ -269,7 +251,7 @@ class Watcher:
         if self._closed:
             raise ClientClosedError("the watcher is closed")
         if self._step is None:
-            if self._live is None or self._behind:
+            if self._live is None or self._catching.needed:
                 self._begin_step(self._reach())
             else:
                 try:
@@ -288,7 +270,7 @@ class Watcher:
             if self._opening is not None and self._hub.is_late(self._at):  # this is listening, as far as it goes there
                 step.cancel()
                 self._step = None
-                await _settle(step)
+                await settle(step)
             raise
         self._step = None
         if step.cancelled():
@@ -314,8 +296,7 @@ class Watcher:
 
     async def _recover(self, error: EtcdError) -> None:
         """Give up what has failed, and take breath."""
-        if self._polls:  # fewer at a time are more likely to get through between two failures
-            self._batch = max(self._batch // 4, 1)
+        self._catching.slow_down()
         await self._drop()
         if await self._late_headers(error):
             return
@@ -335,7 +316,7 @@ class Watcher:
             nonlocal since, late  # as it was asked: the endpoint may be found to be late meanwhile
             self._move(endpoint)
             late = self._hub.is_late(endpoint)
-            since = None if self._behind and not late else self._cursor
+            since = None if self._catching.needed and not late else self._cursor
             return request_for(self._path, self._recursive, since, stream=not late, patient=late)
 
         start = asyncio.get_running_loop().time()
@@ -344,7 +325,7 @@ class Watcher:
             await asyncio.wait((opening,))
         except BaseException:
             opening.cancel()
-            await _settle(opening)
+            await settle(opening)
             if not opening.cancelled() and opening.exception() is None:  # it was too late to cancel it
                 opening.result().close()
             raise
@@ -359,7 +340,7 @@ class Watcher:
         if moved and moved != live.cluster:
             raise _MovedError(live.cluster)
         if late:
-            self._behind = False
+            self._catching.needed = False
         self._hub.failover.saw(live.index)
         if self._cursor is None and live.index > 0:
             self._cursor = self._delivered = live.index
@@ -388,69 +369,37 @@ class Watcher:
             live.silence += time.monotonic() - start  # who waits a little at a time has waited as well
             raise
         except ConnectionLostError:
-            if not live.closed and live.silence + time.monotonic() - start > BLOCKED_FOR_SURE:
+            live.silence += time.monotonic() - start
+            if live.silence > BLOCKED_FOR_SURE and not live.closed:
                 self._was_blocked(live)
             raise
-        live.silence = 0.0
         if events is None:
+            live.silence += time.monotonic() - start
             self._was_blocked(live)
             await self._drop()
             if not live.useful:
                 raise ConnectionLostError(live.endpoint, "the wait ended without an event")
             return
+        live.silence = 0.0
         for event in events:
             if self._take(event):
                 live.useful = True
         self._hub.failover.saw(live.last)
         if live.since is not None and 0 < live.last <= live.index and not live.ends:
-            self._behind = True
             await self._drop()
+            self._catching.needed = True
 
     async def _catch_up(self, live: Wait) -> None:
-        """Fetch what happened between the cursor and the registration of the live stream, several polls at a time."""
-        cursor = self._cursor or 0
-        if cursor >= live.index:
-            await self._caught_up()
-            return
-        if not self._polls:
-            for since in range(cursor, min(cursor + self._batch, live.index)):
-                request = request_for(self._path, self._recursive, since, stream=False)
-                self._polls.append((since, asyncio.ensure_future(poll(self._hub.failover, request))))
-        since, task = self._polls[0]
-        try:
-            await asyncio.wait((task,), timeout=max(BLOCKED, 4 * live.took))
-        except BaseException:
-            await self._stop_polls()
-            raise
-        if not task.done():  # nothing more in the history: a stream since the cursor will bring what follows
-            await self._drop()
-            self._behind = self._crowded = False
-            return
-        self._polls.pop(0)
-        if task.cancelled():
-            raise ConnectionLostError(live.endpoint, "it was left, for it does not answer")
-        event = task.result()
-        if event is None:
-            raise ConnectionLostError(live.endpoint, "a poll ended without an event")
-        index = index_of(event)
-        if not self._take(event) and index <= since:
-            raise InvalidResponseError(live.endpoint, f"event {index} is not one after {since}", status=200)
-        if index > live.index:
-            await self._caught_up()
-        elif not self._polls:
-            self._batch = min(self._batch * 4, MOST_POLLS) if index == since + 1 else max(self._batch // 2, 1)
-
-    async def _caught_up(self) -> None:
-        self._behind = False
-        await self._stop_polls()
-
-    async def _stop_polls(self) -> None:
-        tasks = [task for _, task in self._polls]
-        self._polls.clear()
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            await _settle(task)
+        """Fetch what happened between the cursor and the registration of the live stream."""
+        if (self._cursor or 0) < live.index:
+            event = await self._catching.fetch(self._cursor or 0, live)
+            if event is None:  # a stream since the cursor will bring what follows
+                await self._drop()
+                return
+            self._take(event)
+        if (self._cursor or 0) >= live.index:
+            self._catching.needed = False
+            await self._catching.stop()
 
     def _take(self, event: Response) -> bool:
         """Move on to an event; false if it was known already."""
@@ -476,18 +425,16 @@ class Watcher:
         """The wait is over; if it brought nothing, then nothing had matched when it was registered."""
         if live.since is not None and not live.last and not live.halfway and live.index > live.since:
             self._cursor = live.index
-            self._troubles = 0
+            if live.silence > BLOCKED_FOR_SURE:
+                self._troubles = 0
 
     async def _drop(self) -> None:
         live = self._live
         if live is not None:
             live.close()
             self._live = None
-            if live.last > live.index:
-                self._crowded = live.events >= max(SERVER_BUFFER, (live.last - live.index) // CROWD)
-                self._batch = MOST_POLLS if self._crowded else 1
-                self._behind = self._crowded and not live.ends
-        await self._stop_polls()
+            self._catching.judge(live)
+        await self._catching.stop()
 
     async def _late_headers(self, error: EtcdError) -> bool:
         """Whether the header of a wait did not come because something holds it back, which is known then."""
@@ -501,7 +448,7 @@ class Watcher:
                 await self._begin_with_a_look()
             except (ClusterError, InvalidResponseError):
                 return False
-        self._behind = False
+        self._catching.needed = False
         return True
 
     async def _begin_with_a_look(self) -> None:
@@ -533,8 +480,7 @@ class Watcher:
             return
         lost = isinstance(cleared, _MovedError) or self._cursor is None or self._changed(node, self._cursor)
         self._cursor = index
-        self._behind = self._crowded = lost and not self._hub.has_late
-        self._batch = MOST_POLLS if lost else 1
+        self._catching.expect(crowd=lost and not self._hub.has_late)
         self._census = Census(index, count(node, self._recursive))
         if not lost and (self._registrations or self._troubles < PATIENCE):
             await self._back_off(cleared)
@@ -623,17 +569,3 @@ def _heed(task: asyncio.Task[None]) -> None:
     """Look at the error of a step, for which perhaps no one waits any more."""
     if not task.cancelled():
         task.exception()
-
-
-async def _settle(task: asyncio.Task[object]) -> None:
-    """Wait for the end of a cancelled task, also where this task is cancelled meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.cancelled():
-        task.exception()
-    if cancelled is not None:
-        raise cancelled

@@ -37,6 +37,7 @@ class FaultProxy:
         self._passing = asyncio.Event()
         self._passing.set()
         self._server: asyncio.Server | None = None
+        self._listening = asyncio.Lock()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -60,18 +61,20 @@ class FaultProxy:
 
     async def refuse(self) -> None:
         """Refuse new connections; those that are open go on."""
-        if self._server is not None:
-            server, self._server = self._server, None
-            await stop_accepting(server)
+        async with self._listening:
+            if self._server is not None:
+                server, self._server = self._server, None
+                await stop_accepting(server)
 
     async def resume(self) -> None:
         """Accept connections, and pass everything on."""
         self._passing.set()
-        if self._server is None:
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self._name.getsockname())
-            self._server = await asyncio.start_server(self._accept, sock=listener)
+        async with self._listening:
+            if self._server is None:
+                listener = socket.socket()
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(self._name.getsockname())
+                self._server = await asyncio.start_server(self._accept, sock=listener)
 
     def black_hole(self) -> None:
         """Keep connections open, accept more, and pass nothing."""

@@ -57,6 +57,8 @@ def clock() -> Clock:
         ("unix:///run/etcd.sock/", "unix:///run/etcd.sock"),
         ("UNIX:///Run/Etcd.sock", "unix:///Run/Etcd.sock"),
         ("unix://localhost:0", "unix://localhost:0"),
+        ("unix:///run/bücher://x.sock", "unix:///run/bücher://x.sock"),
+        ("unix:///", "unix:///"),
     ],
 )
 def test_endpoint_is_written_one_way(text: str, endpoint: str) -> None:
@@ -108,11 +110,13 @@ def test_endpoint_is_written_one_way(text: str, endpoint: str) -> None:
         "http://::1]:1",
         "http://[::1]x:1",
         "http://[::1]2379",
+        "http://[::1]x]:1",
         "http://[::g]:1",
         "http://[127.0.0.1]:1",
         "http://[v1.a]:1",
         "http://[::1%]x]:1",
         "http://[::1%-x]:1",
+        "http://[::1%eth0!]:1",
         "http://[::1%a b]:1",
         "ftp://h:1",
         "etcd://h:1",
@@ -122,6 +126,7 @@ def test_endpoint_is_written_one_way(text: str, endpoint: str) -> None:
         "unix:///run/etcd.sock?x",
         "unix:///run/etcd.sock#x",
         "unix:///run/e tcd.sock",
+        "unix:///run/e\0tcd.sock",
     ],
 )
 def test_text_that_is_no_endpoint_is_refused_and_named(text: str) -> None:
@@ -159,6 +164,8 @@ class Url:
         "https://bob:hunter2@h:1/path",
         "bob:hunter2@h:1",
         "http://hunter2@h:1",
+        "hunter2@h:1",
+        "http://bob:x@hunter2@h:1",
         "http://bob:hunter2@h:x",
         "http://bob:hunter2@h℀:1",
         "http://bob:hunter2@[::1",
@@ -180,6 +187,16 @@ def test_credentials_in_an_endpoint_are_never_shown(endpoint: Any) -> None:
     assert "hunter2" not in str(caught.value)
     assert "***@" in str(caught.value)
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("ftp://bob:hunter2@h:1", "'ftp://***@h:1'"), ("bob:hunter2@h:1", "'***@h:1'"), ("hunter2@h:1", "'***@h:1'")],
+)
+def test_what_is_left_of_an_endpoint_with_credentials_is_shown(text: str, shown: str) -> None:
+    with pytest.raises(InvalidEndpointError) as caught:
+        parse_endpoint(text)
+    assert shown in str(caught.value)
 
 
 @given(
@@ -248,6 +265,16 @@ def test_shuffled_clients_begin_everywhere() -> None:
     assert all(80 < first.count(endpoint) < 120 for endpoint in (A, B, C))
 
 
+def test_shuffling_needs_no_dice_of_the_caller() -> None:
+    assert sorted(EndpointPool([A, B, C], shuffle=True).order()) == [A, B, C]
+
+
+def test_the_same_set_in_another_order_is_another_order() -> None:
+    pool = EndpointPool([A, B, C])
+    pool.replace([C, B, A])
+    assert pool.order() == (A, C, B)
+
+
 def test_the_same_set_is_not_shuffled_again() -> None:
     pool = EndpointPool([A, B, C, D, E], shuffle=True, dice=random.Random(7))
     before = pool.order()
@@ -286,6 +313,18 @@ def test_an_unknown_endpoint_is_not_pinned() -> None:
     pool = EndpointPool([A, B])
     pool.pin(C)
     assert pool.order() == (A, B)
+    pool.replace([C, D])
+    pool.pin(E)
+    assert pool.order() == (C, D)
+
+
+def test_a_pass_begins_at_the_pin_even_if_that_is_hot(clock: Clock) -> None:
+    pool = EndpointPool([A, B, C], clock=clock)
+    pool.failed(A)
+    pool.pin(A)
+    assert pool.next([]) == pool.order()[0] == A
+    pool.failed(B)
+    assert pool.pinned == A
 
 
 def test_failure_moves_the_pin(clock: Clock) -> None:
@@ -311,6 +350,8 @@ def test_failure_of_an_unknown_endpoint_is_nothing(clock: Clock) -> None:
     pool = EndpointPool([A, B], clock=clock)
     pool.failed(C)
     assert pool.order() == (A, B)
+    pool.replace([A, C, B])
+    assert pool.order() == (A, C, B)
 
 
 def test_cool_down_doubles_up_to_a_cap(clock: Clock) -> None:
@@ -401,6 +442,13 @@ def test_sync_keeps_the_pin_where_it_is_still_there() -> None:
     assert pool.next([B, C, D]) == A
 
 
+def test_pin_on_what_was_given_and_synced_keeps_what_was_synced() -> None:
+    pool = EndpointPool([A])
+    pool.replace([B, A])
+    pool.pin(A)
+    assert pool.order() == (A, B)
+
+
 def test_sync_keeps_the_pin_in_a_shuffled_pool() -> None:
     pool = EndpointPool([A, B, C], shuffle=True, dice=random.Random(3))
     pool.pin(B)
@@ -455,6 +503,55 @@ def test_other_endpoints_given_are_fallen_back_on() -> None:
     pool.replace([C])
     assert pool.order() == (C,)
     assert pool.next([C]) == B
+
+
+@pytest.mark.parametrize("given_now", [[C, B, A], [A, B]], ids=["others", "the same"])
+@pytest.mark.parametrize("ranked", [False, True])
+def test_other_endpoints_given_are_begun_with_the_first(given_now: list[str], ranked: bool) -> None:
+    pool = EndpointPool([A, B])
+    pool.pin(B)
+    pool.give(given_now, ranked=ranked)
+    assert list(pool.order()) == given_now
+
+
+def test_other_endpoints_given_to_a_shuffled_pool_are_begun_with_any() -> None:
+    dice = random.Random(7)
+    pool = EndpointPool([A, B], shuffle=True, dice=dice)
+    pool.pin(B)
+    expected = [E, D, C, B, A]
+    state = dice.getstate()
+    dice.shuffle(expected)
+    dice.setstate(state)
+    pool.give([E, D, C, B, A])
+    assert list(pool.order()) == expected
+    assert expected[0] != B
+
+
+def test_the_same_set_given_to_a_shuffled_pool_changes_nothing() -> None:
+    pool = EndpointPool([A, B, C], shuffle=True, dice=random.Random(7))
+    first, second, third = pool.order()
+    pool.pin(second)
+    pool.give([third, second, first])
+    assert pool.order() == (second, third, first)
+
+
+def test_ranked_endpoints_are_never_shuffled_but_what_is_synced_is() -> None:
+    dice = random.Random(7)
+    pool = EndpointPool([A], shuffle=True, dice=dice)
+    pool.give([B, C, D, E], ranked=True)
+    assert pool.order() == (B, C, D, E)
+    expected = [A, C, D, E]
+    state = dice.getstate()
+    dice.shuffle(expected)
+    dice.setstate(state)
+    pool.replace([A, C, D, E])
+    assert list(pool.order()) == expected != [A, C, D, E]
+    pool.give([B, C, D, E])
+    pool.give([B, C, D, E], ranked=True)
+    assert pool.order() == (B, C, D, E)
+    pool.pin(C)
+    pool.give([E, D, C, B])
+    assert pool.order() == (C, D, E, B)
 
 
 def test_ours_are_those_in_use_and_those_given() -> None:

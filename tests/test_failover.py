@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -455,6 +456,32 @@ async def test_late_failure_takes_no_pin_from_a_healthy_endpoint() -> None:
     assert pool.pinned == B
 
 
+@pytest.mark.parametrize("outcome", [ok(), not_there], ids=["answer", "refusal"])
+async def test_late_answer_takes_no_pin_from_another_endpoint(outcome: Outcome) -> None:
+    go = asyncio.Event()
+
+    async def answer_late(endpoint: str, request: Request) -> HTTPResult:
+        await go.wait()
+        return await outcome(endpoint, request)
+
+    loop, pool = failover(Script(a=[answer_late, unsent], b=ok()), A, B)
+    late = asyncio.ensure_future(call(loop))
+    await asyncio.sleep(0)
+    await call(loop)
+    assert pool.pinned == B
+    go.set()
+    await asyncio.gather(late, return_exceptions=True)
+    assert pool.pinned == B
+
+
+async def test_given_endpoint_that_refuses_has_answered() -> None:
+    loop, pool = failover(Script(a=not_there, b=ok(), c=unsent), A, B)
+    pool.replace([C])
+    with pytest.raises(KeyNotFoundError):
+        await call(loop)
+    assert pool.order() == (A, B)
+
+
 async def test_given_endpoints_are_tried_when_all_synced_ones_fail() -> None:
     script = Script(a=unsent, b=ok(), c=unsent, d=timed_out)
     loop, pool = failover(script, A, B)
@@ -584,9 +611,10 @@ async def test_stream_of_the_first_that_opens() -> None:
         (refused(401, 400, cause="cleared"), APIError),
         (html, None),
         (answer("", 204), InvalidResponseError),
+        (answer("<html>", index=None, cluster=None), InvalidResponseError),
         (lost, ClusterError),
     ],
-    ids=["refused", "opened", "no content", "lost"],
+    ids=["refused", "opened", "no content", "no etcd", "lost"],
 )
 async def test_stream_is_open_only_with_a_200(outcome: Outcome, error: type[Exception] | None) -> None:
     script = Script(a=outcome)
@@ -724,6 +752,14 @@ async def test_redirect_stays_on_a_socket(location: str) -> None:
     assert script.sent[1].trusted
 
 
+async def test_redirect_leads_away_from_a_socket() -> None:
+    script = Script(b=ok())
+    script.outcomes["unix:///run/etcd.sock"] = [redirect(f"{B}/x")]
+    loop, _ = failover(script, "unix:///run/etcd.sock")
+    await call(loop)
+    assert (script.sent[1].endpoint, script.sent[1].request.target, script.sent[1].trusted) == (B, "/x", False)
+
+
 async def test_ten_redirects_are_followed() -> None:
     script = Script(a=[redirect("/x")] * 10 + [ok()])
     loop, _ = failover(script, A)
@@ -850,9 +886,30 @@ async def test_every_3xx_is_followed(status: int) -> None:
     assert script.sent[1] == Sent(B, msgspec.structs.replace(PUT, target="/x"), True)
 
 
+async def test_refusal_at_the_end_of_a_redirect_is_an_answer(lines: Callable[[], list[str]]) -> None:
+    loop, _ = failover(Script(a=[redirect("/x"), refused(203, 400)]), A)
+    with pytest.raises(APIError) as caught:
+        await call(loop)
+    assert caught.value.code == 203
+    assert lines() == [f"{A} redirects to {A}/x"]
+
+
+@pytest.mark.parametrize(
+    ("location", "there"), [("//b:1/x", "https://b:1"), ("http://localhost/x", "http://localhost")]
+)
+async def test_redirect_from_https_leads_where_the_location_says(location: str, there: str) -> None:
+    script = Script()
+    script.outcomes = {"https://a:1": [redirect(location)], there: [ok()]}
+    loop, _ = failover(script, "https://a:1")
+    await call(loop)
+    assert script.endpoints == ["https://a:1", there]
+    assert script.sent[1].request.target == "/x"
+    assert not script.sent[1].trusted
+
+
 async def test_3xx_that_leads_nowhere() -> None:
     loop, _ = failover(Script(a=redirect(None, 304)), A)
-    with pytest.raises(RedirectError, match="redirect 304 without a Location"):
+    with pytest.raises(RedirectError, match=f"^GET /v2/keys/k at {A}: redirect 304 without a Location$"):
         await call(loop)
 
 
@@ -944,6 +1001,7 @@ async def test_answer_that_names_no_cluster_changes_nothing() -> None:
 async def test_forget_forgets_cluster_and_index() -> None:
     script = Script(a=ok(100, cluster="1"), b=ok(5, cluster="2"))
     loop, pool = failover(script, A, B)
+    assert loop.newest == 0
     await loop.read(GET)
     assert loop.newest == 100
     pool.give([B])
@@ -954,6 +1012,71 @@ async def test_forget_forgets_cluster_and_index() -> None:
     pool.give([A])
     with pytest.raises(ClusterMismatchError):
         await call(loop)
+
+
+async def test_forget_forgets_who_was_foreign() -> None:
+    script = Script(a=ok(cluster="1"), b=ok(cluster="2"))
+    loop, pool = failover(script, A, B)
+    await call(loop)
+    pool.pin(B)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    pool.give([B])
+    loop.forget()
+    await call(loop, PUT)
+    assert script.endpoints == [A, B, B]
+
+
+async def test_answer_from_before_forget_names_no_cluster() -> None:
+    go = asyncio.Event()
+
+    async def late(endpoint: str, request: Request) -> HTTPResult:
+        await go.wait()
+        return await ok(cluster="1")(endpoint, request)
+
+    loop, pool = failover(Script(a=late, b=ok(cluster="2")), A)
+    before = asyncio.ensure_future(call(loop))
+    await asyncio.sleep(0)
+    pool.give([B])
+    loop.forget()
+    go.set()
+    await before
+    await call(loop)
+    pool.give([A])
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+
+
+async def test_write_goes_past_another_cluster() -> None:
+    script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"), c=ok(cluster="1"))
+    loop, pool = failover(script, A, B, C)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop, PUT)
+    pool.pin(B)
+    await call(loop, PUT)
+    assert script.endpoints == [A, A, B, C]
+
+
+async def test_read_that_no_one_answers_is_no_matter_of_another_cluster() -> None:
+    loop, _ = failover(Script(a=[ok(cluster="1"), unsent], b=[ok(cluster="2"), unsent]), A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop, PUT)
+    with pytest.raises(ClusterError) as caught:
+        await call(loop, GET)
+    assert {each.endpoint for each in caught.value.errors} == {A, B}
+
+
+async def test_write_that_no_one_answers_is_no_matter_of_an_endpoint_that_is_gone() -> None:
+    loop, pool = failover(Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2")), A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop, PUT)
+    pool.give([A])
+    with pytest.raises(ClusterError) as caught:
+        await call(loop, PUT)
+    assert [each.endpoint for each in caught.value.errors] == [A]
 
 
 # Found anew
@@ -988,7 +1111,7 @@ async def test_finding_the_same_endpoints_changes_nothing(found: list[str]) -> N
     assert set(pool.order()) == {A, B}
 
 
-async def test_finding_nothing_leaves_the_errors_of_the_endpoints() -> None:
+async def test_finding_nothing_leaves_the_errors_of_the_endpoints(lines: Callable[[], list[str]]) -> None:
     async def rediscover() -> list[str]:
         raise DiscoveryError("no such domain")
 
@@ -997,6 +1120,52 @@ async def test_finding_nothing_leaves_the_errors_of_the_endpoints() -> None:
     with pytest.raises(ClusterError, match="connection refused"):
         await call(loop)
     assert pool.order() == (A,)
+    assert lines()[1:] == ["every endpoint has failed, and finding others did, too: no such domain"]
+
+
+class Reversing(random.Random):
+    """Dice whose shuffling is no surprise."""
+
+    def shuffle(self, x: Any) -> None:
+        x.reverse()
+
+
+async def test_endpoints_found_anew_are_tried_in_their_order(lines: Callable[[], list[str]]) -> None:
+    async def rediscover() -> list[str]:
+        return [B, C, D]
+
+    script = Script(a=unsent, b=unsent, c=ok())
+    loop = Failover(EndpointPool([A], shuffle=True, dice=Reversing()), script)
+    loop.rediscover = rediscover
+    await call(loop)
+    assert script.endpoints == [A, B, C]
+    assert f"every endpoint has failed; found {B}, {C}, {D}" in lines()
+
+
+async def test_endpoints_found_when_they_are_no_longer_wanted_are_not_used() -> None:
+    async def rediscover() -> list[str]:
+        loop.rediscover = None
+        return [B]
+
+    script = Script(a=unsent, b=ok())
+    loop, pool = failover(script, A)
+    loop.rediscover = rediscover
+    with pytest.raises(ClusterError):
+        await call(loop)
+    assert script.endpoints == [A]
+    assert pool.order() == (A,)
+
+
+async def test_client_that_is_closed_while_it_finds_endpoints_is_closed() -> None:
+    async def rediscover() -> list[str]:
+        script.closed = True
+        return []
+
+    script = Script(a=unsent)
+    loop, _ = failover(script, A)
+    loop.rediscover = rediscover
+    with pytest.raises(ClientClosedError):
+        await call(loop)
 
 
 async def test_one_shot_that_was_sent_finds_nothing_anew() -> None:
@@ -1088,8 +1257,9 @@ async def test_client_that_is_closed_while_it_asks_for_the_version_is_closed() -
 # Never back in time
 
 
-async def test_older_answer_is_asked_for_with_quorum() -> None:
-    script = Script(a=[ok(100), ok(99, value="old"), ok(101, value="new")])
+@pytest.mark.parametrize("older", [1, 99])
+async def test_older_answer_is_asked_for_with_quorum(older: int, lines: Callable[[], list[str]]) -> None:
+    script = Script(a=[ok(100), ok(older, value="old"), ok(101, value="new")])
     loop, _ = failover(script, A)
     await loop.read(GET)
     response = await loop.read(GET)
@@ -1097,6 +1267,7 @@ async def test_older_answer_is_asked_for_with_quorum() -> None:
     assert (response.node.value, response.index) == ("new", 101)
     assert [sent.request.target for sent in script.sent[1:]] == ["/v2/keys/k", "/v2/keys/k?quorum=true"]
     assert loop.newest == 101
+    assert lines() == [f"an answer had index {older} after 100; asking again with quorum: GET /v2/keys/k?quorum=true"]
 
 
 @pytest.mark.parametrize("index", [100, 101])
@@ -1113,7 +1284,8 @@ async def test_index_of_0_says_nothing() -> None:
     script = Script(a=[ok(100), answer({"action": "get"}, index=None), refused(110, 401, index=0)])
     loop, _ = failover(script, A)
     await loop.read(GET)
-    await loop.read(GET)
+    response = await loop.read(GET)
+    assert (response.action, response.index) == ("get", 0)
     with pytest.raises(UnauthorizedError):
         await loop.read(GET)
     assert len(script.sent) == 3
@@ -1136,6 +1308,23 @@ async def test_older_refusal_is_asked_for_with_quorum() -> None:
     assert (await loop.read(GET)).index == 102
 
 
+async def test_refusal_as_new_is_taken() -> None:
+    script = Script(a=[ok(100), refused(100, 404, index=100)])
+    loop, _ = failover(script, A)
+    await loop.read(GET)
+    with pytest.raises(KeyNotFoundError):
+        await loop.read(GET)
+    assert len(script.sent) == 2
+
+
+async def test_index_of_0_with_quorum_says_nothing() -> None:
+    script = Script(a=[ok(100), ok(99), answer({"action": "get"}, index=None)])
+    loop, _ = failover(script, A)
+    await loop.read(GET)
+    assert (await loop.read(GET)).index == 0
+    assert loop.newest == 100
+
+
 async def test_refusal_counts_as_seen() -> None:
     script = Script(a=[refused(100, 404, index=100), ok(99), ok(100)])
     loop, _ = failover(script, A)
@@ -1155,13 +1344,14 @@ async def test_refusal_with_quorum_is_taken() -> None:
     assert loop.newest == 103
 
 
-async def test_cluster_made_anew_from_older_data_is_believed() -> None:
-    script = Script(a=[ok(100), ok(7), ok(7), ok(8)])
+@pytest.mark.parametrize("older", [1, 7])
+async def test_cluster_made_anew_from_older_data_is_believed(older: int) -> None:
+    script = Script(a=[ok(100), ok(older), ok(older), ok(older + 1)])
     loop, _ = failover(script, A)
     await loop.read(GET)
-    assert (await loop.read(GET)).index == 7
-    assert loop.newest == 7
-    assert (await loop.read(GET)).index == 8
+    assert (await loop.read(GET)).index == older
+    assert loop.newest == older
+    assert (await loop.read(GET)).index == older + 1
     assert len(script.sent) == 4
 
 
@@ -1177,17 +1367,18 @@ async def test_cluster_made_anew_without_the_key_is_believed() -> None:
     assert len(script.sent) == 4
 
 
-async def test_newer_index_seen_during_the_read_with_quorum_stays() -> None:
+@pytest.mark.parametrize("index", [100, 150])
+async def test_newer_index_seen_during_the_read_with_quorum_stays(index: int) -> None:
     script = Script()
 
     async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
         loop.saw(200)
-        return await ok(150)(endpoint, request)
+        return await ok(index)(endpoint, request)
 
     script.outcomes[A] = [ok(100), ok(99), meanwhile]
     loop, _ = failover(script, A)
     await loop.read(GET)
-    assert (await loop.read(GET)).index == 150
+    assert (await loop.read(GET)).index == index
     assert loop.newest == 200
 
 

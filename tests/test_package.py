@@ -25,6 +25,7 @@ LEVELS = (
     ("_transport",),
     ("_failover",),
     ("_hub", "_wait"),
+    ("_catch_up",),
     ("watch", "members", "auth"),
     ("keys", "stats"),
     ("client",),

@@ -70,6 +70,7 @@ def nothing_left_behind() -> None:
         ("/a.", "/a."),
         ("/...", "/..."),
         ("/..a/b..", "/..a/b.."),
+        ("/.a b/..c d", "/.a%20b/..c%20d"),
     ],
 )
 def test_key_becomes_path(key: str, path: str) -> None:
@@ -149,7 +150,8 @@ def test_every_value_survives_a_form(value: str) -> None:
 
 def test_request_without_query_and_body() -> None:
     request = build("GET", "/v2/keys/a")
-    assert request == Request("GET", "/v2/keys/a", None, None, Replay.ALWAYS, False)
+    assert request == Request("GET", "/v2/keys/a", None, None, Replay.ALWAYS, False, False)
+    assert request == Request("GET", "/v2/keys/a")
     assert str(request) == "GET /v2/keys/a"
 
 
@@ -163,6 +165,7 @@ def test_form_goes_with_its_content_type() -> None:
     request = build("PUT", "/v2/keys/a", form=[("value", "x")], replay=Replay.IF_UNSENT)
     assert (request.body, request.content_type, request.replay) == (b"value=x", FORM, Replay.IF_UNSENT)
     assert request.target == "/v2/keys/a"
+    assert FORM == "application/x-www-form-urlencoded"
 
 
 def test_empty_form_still_goes_with_its_content_type() -> None:
@@ -237,6 +240,19 @@ def test_query_that_is_no_unicode_is_refused() -> None:
 )
 def test_quorum_is_added_to_a_read(target: str, expected: str) -> None:
     assert with_quorum(Request("GET", target)) == Request("GET", expected)
+
+
+def test_read_with_quorum_is_repeated_as_the_read_itself() -> None:
+    request = with_quorum(Request("GET", "/v2/keys/a", replay=Replay.IF_UNSENT))
+    assert request == Request("GET", "/v2/keys/a?quorum=true", replay=Replay.IF_UNSENT)
+
+
+def test_no_quorum_where_etcd_would_not_read_so_long_a_line() -> None:
+    room = MAX_REQUEST_LINE - len("GET ?quorum=true HTTP/1.1\r\n")
+    longest = with_quorum(build("GET", "/" + "a" * (room - 1)))
+    assert longest is not None
+    assert len(f"{longest} HTTP/1.1\r\n") == MAX_REQUEST_LINE
+    assert with_quorum(build("GET", "/" + "a" * room)) is None
 
 
 @pytest.mark.parametrize(

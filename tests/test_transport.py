@@ -37,6 +37,8 @@ from aioetcd2 import (
     disable_curl_debug,
     enable_curl_debug,
 )
+from aioetcd2 import _response as decode
+from aioetcd2._request import build
 
 from .misbehaver import (
     Behaviour,
@@ -330,6 +332,21 @@ async def test_header_timeout_is_per_endpoint() -> None:
         assert (len(first.seen), len(second.seen), len(third.seen)) == (1, 1, 1)
 
 
+async def test_header_timeout_while_a_cancelled_task_cleans_up() -> None:
+    async def clean_up(client: Client) -> ClusterError:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return await failure_of(client.keys.get("/k"))
+        raise AssertionError("it was not cancelled")
+
+    async with Misbehaver(hang) as server, client_of(server, header_timeout=0.2) as client:
+        task = asyncio.ensure_future(clean_up(client))
+        await asyncio.sleep(0)
+        task.cancel()
+        assert [type(each) for each in (await task).errors] == [HeaderTimeoutError]
+
+
 async def test_dripping_header_times_out() -> None:
     drip = raw(*(bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100), pause=0.02)
     async with Misbehaver(drip) as server, client_of(server, header_timeout=0.3) as client:
@@ -341,6 +358,24 @@ async def test_no_header_timeout_waits() -> None:
     slow = raw(b"", pause=0.2, then=fine)
     async with Misbehaver(slow) as server, client_of(server, header_timeout=None) as client:
         assert (await client.keys.get("/k")).index == 10
+
+
+PATIENT = build("GET", "/v2/keys/k", patient=True)
+
+
+async def test_patient_request_waits_for_its_header() -> None:
+    slow = raw(b"", pause=0.7, then=fine)
+    async with Misbehaver(slow) as server, client_of(server, header_timeout=0.3) as client:
+        error = await failure_of(client.keys.get("/k"))
+        assert [type(each) for each in error.errors] == [HeaderTimeoutError]
+        assert (await client._failover.call(PATIENT, decode.keys)).index == 10
+
+
+async def test_patient_request_does_not_wait_for_its_connection() -> None:
+    with unreachable() as endpoint:
+        async with client_of(endpoint, header_timeout=0.3) as client, timeout(10):
+            error = await failure_of(client._failover.call(PATIENT, decode.keys))
+    assert [type(each) for each in error.errors] == [ConnectError]
 
 
 @pytest.mark.parametrize("rest", [hang, raw(*[b" "] * 9000, pause=0.01)], ids=["stall", "drip"])
@@ -355,6 +390,14 @@ async def test_body_that_stalls_times_out(head: bytes, rest: Behaviour) -> None:
             assert 0.19 < time.monotonic() - began < 5
             await until(lambda: server.open == 0)
         assert len(other.seen) == 1
+
+
+async def test_refusal_of_a_watch_that_stalls_times_out() -> None:
+    stalled = raw(b"HTTP/1.1 500 Oops\r\nContent-Length: 90\r\n\r\n{", then=hang)
+    async with Misbehaver(stalled) as server, client_of(server, header_timeout=0.2) as client:
+        error = await failure_of(client.keys.watch("/k").next())
+        assert [type(each) for each in error.errors] == [HeaderTimeoutError]
+        await until(lambda: server.open == 0)
 
 
 async def test_slow_body_that_keeps_coming_does_not_time_out() -> None:
@@ -397,6 +440,16 @@ async def test_cut_answer_is_a_lost_connection(cut: Behaviour) -> None:
     async with Misbehaver(cut) as server, client_of(server) as client:
         error = await failure_of(client.keys.get("/k"))
         assert {type(each) for each in error.errors} == {ConnectionLostError}
+
+
+@pytest.mark.parametrize("call", [ONE_SHOT["create"], REPEATABLE["get"]], ids=["create", "get"])
+@pytest.mark.parametrize("heard", [False, True], ids=["never-heard", "heard"])
+async def test_https_is_suspected_only_where_nothing_was_ever_heard(call: Call, heard: bool) -> None:
+    async with Misbehaver(*([fine] if heard else []), close) as server, client_of(server) as client:
+        if heard:
+            await client.keys.get("/k")
+        error = await failure_of(call(client))
+        assert ("does it serve https?" in str(error)) is not heard
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -805,6 +858,21 @@ async def test_connector_of_the_user_is_used_and_not_closed() -> None:
     await connector.close()
 
 
+async def test_traces_of_the_user_are_told(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    async def tell(session: aiohttp.ClientSession, context: object, begun: aiohttp.TraceRequestStartParams) -> None:
+        told.append(f"{begun.method} {begun.url.path}")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(tell)
+    async with Misbehaver(fine) as first, Misbehaver(fine, path=str(tmp_path / "s")) as second:
+        for server in (first, second):
+            async with client_of(server, trace_configs=[trace]) as client:
+                await client.keys.get("/k")
+    assert told == ["GET /v2/keys/k"] * 2
+
+
 async def test_unix_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "aioetcd2.curl")
     endpoint = f"unix://{tmp_path}/s%201"
@@ -839,6 +907,15 @@ async def test_json_has_its_content_type() -> None:
         await client.members.add("http://127.0.0.1:1")
         assert server.seen[0].headers["content-type"] == "application/json"
         assert json.loads(server.seen[0].body) == {"peerURLs": ["http://127.0.0.1:1"]}
+
+
+@pytest.mark.parametrize("call", ["get", "set"])
+async def test_every_request_says_who_asks_and_asks_for_plain_bytes(call: str) -> None:
+    async with Misbehaver(fine) as server, client_of(server) as client:
+        await REPEATABLE[call](client)
+        headers = server.seen[0].headers
+        names = ("user-agent", "accept", "accept-encoding")
+        assert [headers[name] for name in names] == ["aioetcd2", "*/*", "identity"]
 
 
 @pytest.mark.parametrize("call", ["get", "delete"])

@@ -578,6 +578,33 @@ async def test_outage_is_waited_out_with_one_warning(
     assert warnings[0].name == "aioetcd2"
 
 
+async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aioetcd2")
+    async with Client("http://127.0.0.1:1") as client:
+        hub, error = client._watches, ClusterError("GET /v2/keys/a?wait=true", [])
+        for _ in range(2):
+            hub.interrupted("/a", error)
+            hub.interrupted("", error)
+            hub.resumed("")
+            hub.resumed("/a")
+    told = [(record.levelname, record.getMessage().partition(", that of ")[0]) for record in caplog.records]
+    assert [level for level, _ in told] == ["WARNING", "INFO"] * 2
+    assert told[1][1] == "watches go on again"
+
+
+async def test_endpoint_is_asked_for_its_health_while_it_is_watched() -> None:
+    async with Misbehaver(wait(), reads=answer({"health": "true"})) as server:
+        async with client_of(server, probe_interval=0.1) as client:
+            async with client.keys.watch("/a") as first, client.keys.watch("/b"):
+                waiting = waiting_in(first)
+                await until(lambda: sum(seen.target == "/health" for seen in server.seen) > 1)
+                waiting.cancel()
+            await asyncio.sleep(0.05)  # what has been sent by now arrives
+            requests = len(server.seen)
+            await asyncio.sleep(0.3)
+            assert len(server.seen) == requests
+
+
 async def test_quick_reconnect_warns_of_nothing(
     server: EtcdServer, client: Client, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -985,6 +1012,7 @@ async def test_a_blocked_wait_moves_the_cursor(ends: Behaviour, since: int, pref
             waiting = waiting_in(watcher)
             await until(lambda: len(server.waits) == 3)
             assert [seen.query.get("waitIndex") for seen in server.waits] == [None, "11", str(since)]
+            assert {seen.query.get("stream") for seen in server.waits} == {"true"}
             waiting.cancel()
 
 
@@ -1005,6 +1033,23 @@ async def test_a_few_events_before_a_cut_are_kept_and_make_no_crowd(prefix: str)
         async with client.keys.watch(prefix) as watcher:
             assert list(map(modified, await take(watcher, 2))) == [11, 12]
         assert server.waits[1].query["waitIndex"] == "12"
+
+
+@pytest.mark.parametrize("number", [99, 100])
+async def test_silence_after_as_many_events_as_the_server_buffers_is_looked_into(number: int, prefix: str) -> None:
+    last = 10 + number
+    burst = b"".join(chunk(key_line(prefix, index)) for index in range(11, last + 1))
+    missed = happened(key_event(prefix, last + 1), index=last + 1)
+    script = raw(wait_header(10), burst, then=hang), wait(last + 1), missed, hang
+    async with Misbehaver(*script, reads=GONE) as server, client_of(server) as client:
+        async with client.keys.watch(prefix) as watcher:
+            assert list(map(modified, await take(watcher, number))) == list(range(11, last + 1))
+            if number < 100:
+                await nothing_comes(watcher)
+                assert len(server.waits) == 1
+            else:
+                assert modified(await soon(watcher)) == last + 1
+                assert server.waits[2].query["waitIndex"] == str(last + 1)
 
 
 # --- foreign traffic, and another cluster ---------------------------------------------------------------------------
