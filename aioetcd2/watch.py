@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import weakref
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from types import TracebackType
 
 from ._catch_up import SERVER_BUFFER, CatchUp, settle
-from ._census import DELETIONS, Census, after, count, walk
+from ._counting import Counting
 from ._failover import OpenStream
 from ._hub import WatchHub
-from ._request import MANY_SLASHES, Request
-from ._wait import Wait, index_of, request_for
+from ._progress import Progress
+from ._request import Request
+from ._wait import Wait, request_for
 from .errors import (
     ClientClosedError,
     ClusterError,
@@ -26,7 +26,7 @@ from .errors import (
     HeaderTimeoutError,
     InvalidResponseError,
 )
-from .models import Node, Response
+from .models import Response
 
 __all__ = ["Watcher"]
 
@@ -38,10 +38,6 @@ PATIENCE = 5
 
 BLOCKED_FOR_SURE = 1.0
 """Seconds after which a wait that is cut off would have brought an event of the history, had there been one."""
-
-CENSUS_REST = 5.0
-CENSUS_REST_CAP = 60.0
-"""Seconds until the keys are counted again, where their number is no longer known; doubled each time up to the cap."""
 
 
 class Watcher:
@@ -76,22 +72,16 @@ class Watcher:
     __slots__ = (
         "__weakref__",
         "_at",
-        "_below",
         "_catching",
-        "_census",
-        "_censuses",
         "_closed",
         "_cluster",
         "_counting",
-        "_cursor",
-        "_delivered",
         "_entered",
         "_hub",
-        "_key",
         "_live",
         "_opening",
         "_path",
-        "_pending",
+        "_progress",
         "_recursive",
         "_registrations",
         "_resync",
@@ -105,22 +95,16 @@ class Watcher:
     ) -> None:
         self._hub = hub
         self._path = path
-        self._key = MANY_SLASHES.sub("/", f"/{key}").rstrip("/")
-        self._below = f"{self._key}/"
         self._recursive = recursive
         self._resync = resync
-        self._cursor = after_index
-        self._delivered = after_index
-        self._pending: list[Response] = []  # a thousand watchers feel the size of a deque
+        self._progress = Progress(key, recursive, after_index)
         self._step: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[OpenStream] | None = None
         self._live: Wait | None = None
         self._cluster = ""
         self._at: str | None = None
         self._catching = CatchUp(hub.failover, path, recursive)
-        self._census: Census | None = None
-        self._censuses = 0
-        self._counting: asyncio.Task[Census | None] | None = None
+        self._counting = Counting(hub, path, recursive, self._progress)
         self._registrations = 0
         self._troubles = 0
         self._waiting = False
@@ -131,7 +115,7 @@ class Watcher:
     @property
     def index(self) -> int | None:
         """Where to resume: `watch(after_index=watcher.index)`. `None` before the first registration."""
-        return self._delivered if self._pending else self._cursor
+        return self._progress.index
 
     async def __aenter__(self) -> Watcher:
         self._entered = True
@@ -155,8 +139,8 @@ class Watcher:
         return _Iteration(self)
 
     async def __anext__(self) -> Response:
-        if self._pending:
-            return self._pop()
+        if self._progress.pending:
+            return self._progress.pop()
         try:
             return await self.next()
         except ClientClosedError:
@@ -178,18 +162,18 @@ class Watcher:
             InvalidResponseError: All that could be reached for that are no etcd.
             ClientClosedError: The watcher or its client is closed.
         """
-        if not self._pending:
+        if not self._progress.pending:
             self._begin()
             try:
-                while not self._pending:
+                while not self._progress.pending:
                     await self._advance()
             finally:
                 self._waiting = False
-        return self._pop()
+        return self._progress.pop()
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
-        tasks = [self._step, self._opening, self._counting, *self._catching.tasks]
+        tasks = [self._step, self._opening, self._counting.task, *self._catching.tasks]
         self.shut()
         for task in tasks:
             if task is not None:
@@ -209,11 +193,6 @@ class Watcher:
             self._live.close()
         self._catching.evict()
 
-    def _pop(self) -> Response:
-        event = self._pending.pop(0)
-        self._delivered = event.index if event.action == "resync" else index_of(event)
-        return event
-
     def _begin(self) -> None:
         if self._closed:
             raise ClientClosedError("the watcher is closed")
@@ -224,13 +203,11 @@ class Watcher:
     def shut(self) -> None:
         """Stop watching, and free the connection, without waiting for the end of what is under way."""
         self._closed = True
-        if self._pending:
-            self._pending.clear()
-            self._cursor = self._delivered
+        self._progress.give_up()
         self._hub.discard(self)
         self._move(None)
         self.evict()
-        for task in (self._step, self._counting):
+        for task in (self._step, self._counting.task):
             if task is not None:
                 task.cancel()
 
@@ -316,7 +293,7 @@ class Watcher:
             nonlocal since, late  # as it was asked: the endpoint may be found to be late meanwhile
             self._move(endpoint)
             late = self._hub.is_late(endpoint)
-            since = None if self._catching.needed and not late else self._cursor
+            since = None if self._catching.needed and not late else self._progress.cursor
             return request_for(self._path, self._recursive, since, stream=not late, patient=late)
 
         start = asyncio.get_running_loop().time()
@@ -342,15 +319,14 @@ class Watcher:
         if late:
             self._catching.needed = False
         self._hub.failover.saw(live.index)
-        if self._cursor is None and live.index > 0:
-            self._cursor = self._delivered = live.index
+        self._progress.begin(live.index)
         self._registrations += 1
         if self._troubles:
-            self._hub.resumed(self._key)
-        self._count_keys(live)
+            self._hub.resumed(self._progress.key)
+        self._counting.begin(live)
 
     async def _listen(self, live: Wait) -> None:
-        self._count_keys(live)
+        self._counting.begin(live)
         limits = self._hub.hush if live.events >= SERVER_BUFFER else self._hub.stuck if live.halfway else None
         start = time.monotonic()
         try:
@@ -391,40 +367,27 @@ class Watcher:
 
     async def _catch_up(self, live: Wait) -> None:
         """Fetch what happened between the cursor and the registration of the live stream."""
-        if (self._cursor or 0) < live.index:
-            event = await self._catching.fetch(self._cursor or 0, live)
+        if (self._progress.cursor or 0) < live.index:
+            event = await self._catching.fetch(self._progress.cursor or 0, live)
             if event is None:  # a stream since the cursor will bring what follows
                 await self._drop()
                 return
             self._take(event)
-        if (self._cursor or 0) >= live.index:
+        if (self._progress.cursor or 0) >= live.index:
             self._catching.needed = False
             await self._catching.stop()
 
     def _take(self, event: Response) -> bool:
         """Move on to an event; false if it was known already."""
-        index = index_of(event)
-        if index <= (self._cursor or 0):
-            return False
-        self._troubles = 0
-        self._cursor = index
-        if self._concerns(event):
-            if self._census is not None:
-                self._census = after(self._census, event, self._key, self._recursive)
-            self._pending.append(event)
-        return True
-
-    def _concerns(self, event: Response) -> bool:
-        """Whether the event is one of this watch; what the server hands out from its history is not always."""
-        key = event.node.key if event.node is not None else "/"
-        if key.startswith(self._below):
-            return self._recursive and "/_" not in key[len(self._key) :]
-        return key == self._key or (event.action in DELETIONS and self._key.startswith(f"{key.rstrip('/')}/"))
+        new = self._progress.take(event)
+        if new:
+            self._troubles = 0
+        return new
 
     def _was_blocked(self, live: Wait) -> None:
         """The wait is over; if it brought nothing, then nothing had matched when it was registered."""
         if live.since is not None and not live.last and not live.halfway and live.index > live.since:
-            self._cursor = live.index
+            self._progress.cursor = live.index
             if live.silence > BLOCKED_FOR_SURE:
                 self._troubles = 0
 
@@ -454,9 +417,7 @@ class Watcher:
     async def _begin_with_a_look(self) -> None:
         """Begin at the index of a look at the key, instead of one that the header of a wait names."""
         index, node = await self._hub.look(self._path, self._recursive)
-        if self._cursor is None:
-            self._cursor = self._delivered = index
-            self._census = Census(index, count(node, self._recursive))
+        self._progress.begin_with(index, node)
         self._registrations += 1
 
     async def _back_off(self, error: EtcdError) -> None:
@@ -465,7 +426,7 @@ class Watcher:
         if self._troubles == 1:
             return
         if self._troubles == 2:
-            self._hub.interrupted(self._key, error)
+            self._hub.interrupted(self._progress.key, error)
         limit = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(self._troubles, 16))
         await asyncio.sleep(limit * random.uniform(0.5, 1.0))
 
@@ -478,19 +439,19 @@ class Watcher:
                 raise
             await self._back_off(error)
             return
-        lost = isinstance(cleared, _MovedError) or self._cursor is None or self._changed(node, self._cursor)
-        self._cursor = index
+        progress = self._progress
+        lost = isinstance(cleared, _MovedError) or progress.may_have_missed(node)
         self._catching.expect(crowd=lost and not self._hub.has_late)
-        self._census = Census(index, count(node, self._recursive))
         if not lost and (self._registrations or self._troubles < PATIENCE):
+            progress.skip(index, node)
             await self._back_off(cleared)
             return
         if self._resync:
-            self._hub.resynchronized(self._key, index)
-            self._pending.append(Response("resync", node, index=index))
+            progress.resync(index, node)
             self._registrations += 1
+            self._hub.resynchronized(progress.key, index)
             return
-        self._delivered = index
+        progress.skip(index, node)
         raise EventIndexClearedError(
             cleared.code,
             cleared.message,
@@ -498,33 +459,9 @@ class Watcher:
             index,
             cleared.status,
             endpoint=cleared.endpoint,
-            request=f"watch {self._key or '/'}",
+            request=f"watch {progress.key or '/'}",
             hint=f"events are lost; read the key again and go on with after_index={index}, or watch with resync=True",
         )
-
-    def _changed(self, node: Node | None, since: int) -> bool:
-        """Whether anything under the key may have changed after an index, going by what is there now.
-
-        A deletion leaves no trace but a smaller number of keys, so where that number is not known only a file that is
-        still the same proves that nothing happened.
-        """
-        if any(each.modified_index > since for each in walk(node, self._recursive)):
-            return True
-        if self._census is not None:
-            return self._census.count != count(node, self._recursive)
-        return node is None or (node.dir and self._recursive)
-
-    def _count_keys(self, live: Wait) -> None:
-        """Count the keys in the background if their number is not known."""
-        if self._census is not None or self._counting is not None:
-            return
-        rest = min(CENSUS_REST * 2.0 ** min(self._censuses - 1, 8), CENSUS_REST_CAP) if self._censuses else 0.0
-        self._censuses += 1
-        watcher = weakref.ref(self)
-        self._counting = asyncio.ensure_future(
-            self._hub.census(self._path, self._recursive, rest, lambda: getattr(watcher(), "_cursor", None))
-        )
-        self._counting.add_done_callback(lambda task: _counted(watcher(), live, task))
 
 
 class _MovedError(EventIndexClearedError):
@@ -553,16 +490,6 @@ class _Iteration:
     def __del__(self) -> None:
         with suppress(RuntimeError):  # after the end of the event loop
             self._watcher.rest()
-
-
-def _counted(watcher: Watcher | None, live: Wait, task: asyncio.Task[Census | None]) -> None:
-    """Believe a count that was taken while one wait was open throughout, or before which all events had come."""
-    if watcher is None:
-        return
-    watcher._counting = None
-    census = None if task.cancelled() else task.result()
-    if census is not None and watcher._live is live and (watcher._cursor or 0) <= census.index:
-        watcher._census = census
 
 
 def _heed(task: asyncio.Task[None]) -> None:

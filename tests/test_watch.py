@@ -115,7 +115,7 @@ async def write_elsewhere(client: Client, prefix: str, number: int = HISTORY + 1
 
 async def until_counted(watcher: Watcher) -> None:
     """Wait until the watcher knows how many keys there are."""
-    await until(lambda: watcher._census is not None)
+    await until(lambda: watcher._progress.census is not None)
 
 
 def mine() -> set[asyncio.Task[Any]]:
@@ -1194,5 +1194,5 @@ async def test_index_after_closing_is_that_of_the_last_event_delivered(
             await asyncio.sleep(0.1)
             await proxy.resume()
             event = await soon(watcher)
-            assert watcher._pending
+            assert watcher._progress.pending
         assert watcher.index == modified(event)

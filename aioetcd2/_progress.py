@@ -1,0 +1,108 @@
+"""How far a watcher has come: what it has heard, what of that was asked for yet, and how many keys there are."""
+
+from __future__ import annotations
+
+from ._census import DELETIONS, Census, after, count, walk
+from ._request import MANY_SLASHES
+from ._wait import index_of
+from .models import Node, Response
+
+
+class Progress:
+    """What one watcher knows.
+
+    Args:
+        key: The key that is watched, as it was given.
+        recursive: Whether all below it is watched, too.
+        after_index: The index after which events are wanted; `None` = after the first registration.
+
+    Attributes:
+        key: The key as the server names it, without a slash at its end.
+        cursor: The index up to which everything has been heard; `None` before the first registration.
+        census: How many keys there are; `None` = not known.
+        pending: The events that were heard, and not given away yet.
+    """
+
+    __slots__ = ("_below", "_delivered", "_recursive", "census", "cursor", "key", "pending")
+
+    def __init__(self, key: str, recursive: bool, after_index: int | None) -> None:
+        self.key = MANY_SLASHES.sub("/", f"/{key}").rstrip("/")
+        self._below = f"{self.key}/"
+        self._recursive = recursive
+        self._delivered: int | None = None
+        self.cursor = after_index
+        self.census: Census | None = None
+        self.pending: list[Response] = []  # a thousand watchers feel the size of a deque
+
+    @property
+    def index(self) -> int | None:
+        """The index up to which every event was given away."""
+        return self._delivered if self.pending else self.cursor
+
+    def begin(self, index: int) -> None:
+        """Begin at an index, where none was given."""
+        if self.cursor is None and index > 0:
+            self.cursor = index
+
+    def begin_with(self, index: int, node: Node | None) -> None:
+        """Begin at an index, where none was given, with what was there then."""
+        if self.cursor is None:
+            self.skip(index, node)
+
+    def take(self, event: Response) -> bool:
+        """Move on to an event; false if it was known already."""
+        index = index_of(event)
+        if index <= (self.cursor or 0):
+            return False
+        if self._concerns(event):
+            if self.census is not None:
+                self.census = after(self.census, event, self.key, self._recursive)
+            self._add(event)
+        self.cursor = index
+        return True
+
+    def skip(self, index: int, node: Node | None) -> None:
+        """Move on to what was there at an index, whatever happened before."""
+        self.cursor = index
+        self.census = Census(index, count(node, self._recursive))
+
+    def resync(self, index: int, node: Node | None) -> None:
+        """Move on likewise, with an event that says so."""
+        self._add(Response("resync", node, index=index))
+        self.skip(index, node)
+
+    def pop(self) -> Response:
+        """Give away the oldest event."""
+        event = self.pending.pop(0)
+        self._delivered = event.index if event.action == "resync" else index_of(event)
+        return event
+
+    def give_up(self) -> None:
+        """Go back to what was given away."""
+        self.cursor = self.index
+        self.pending.clear()
+
+    def may_have_missed(self, node: Node | None) -> bool:
+        """Whether anything under the key may have changed after the cursor, going by what is there now.
+
+        A deletion leaves no trace but a smaller number of keys, so where that number is not known only a file that is
+        still the same proves that nothing happened.
+        """
+        since = self.cursor
+        if since is None or any(each.modified_index > since for each in walk(node, self._recursive)):
+            return True
+        if self.census is not None:
+            return self.census.count != count(node, self._recursive)
+        return node is None or (node.dir and self._recursive)
+
+    def _add(self, event: Response) -> None:
+        if not self.pending:
+            self._delivered = self.cursor
+        self.pending.append(event)
+
+    def _concerns(self, event: Response) -> bool:
+        """Whether the event is one of this watch; what the server hands out from its history is not always."""
+        key = event.node.key if event.node is not None else "/"
+        if key.startswith(self._below):
+            return self._recursive and "/_" not in key[len(self.key) :]
+        return key == self.key or (event.action in DELETIONS and self.key.startswith(f"{key.rstrip('/')}/"))
