@@ -12,7 +12,7 @@ from typing import Protocol
 from async_timeout import timeout
 
 from . import _response
-from ._census import Census, count
+from ._census import Census, take_census
 from ._failover import Failover, OpenStream, one_line
 from ._limits import Limits
 from ._request import Request, build
@@ -202,7 +202,7 @@ class WatchHub:
             return None
         if cursor() != index:
             await asyncio.sleep(CENSUS_GRACE)
-        return Census(index, count(node, recursive))
+        return take_census(index, node, recursive)
 
     async def _probe(self, endpoint: str, here: weakref.WeakSet[Watching]) -> None:
         loop = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._census import DELETIONS, Census, after, count, walk
+from ._census import DELETIONS, Census, after, is_missing_some, take_census, walk
 from ._request import MANY_SLASHES
 from ._wait import index_of
 from .models import Node, Response
@@ -64,7 +64,7 @@ class Progress:
     def skip(self, index: int, node: Node | None) -> None:
         """Move on to what was there at an index, whatever happened before."""
         self.cursor = index
-        self.census = Census(index, count(node, self._recursive))
+        self.census = take_census(index, node, self._recursive)
 
     def resync(self, index: int, node: Node | None) -> None:
         """Move on likewise, with an event that says so."""
@@ -85,15 +85,15 @@ class Progress:
     def may_have_missed(self, node: Node | None) -> bool:
         """Whether anything under the key may have changed after the cursor, going by what is there now.
 
-        A deletion leaves no trace but a smaller number of keys, so where that number is not known only a file that is
-        still the same proves that nothing happened.
+        A node that is still the same proves that nothing happened to it; below it a deletion leaves no trace but a
+        smaller number of keys.
         """
         since = self.cursor
         if since is None or any(each.modified_index > since for each in walk(node, self._recursive)):
             return True
-        if self.census is not None:
-            return self.census.count != count(node, self._recursive)
-        return node is None or (node.dir and self._recursive)
+        if node is not None and not (node.dir and self._recursive):
+            return False
+        return self.census is None or is_missing_some(self.census, node, self._recursive)
 
     def _add(self, event: Response) -> None:
         if not self.pending:

@@ -711,6 +711,25 @@ async def test_change_in_the_gap_is_told(
             assert modified(await waiting) == modified(written)
 
 
+async def test_directory_made_without_an_event_hides_no_deletion(
+    server: EtcdServer, client: Client, prefix: str
+) -> None:
+    await client.keys.set(f"{prefix}/a", "1")
+    await client.keys.set(f"{prefix}/b", "1")
+    async with through(server) as (proxy, other), other.keys.watch(prefix, recursive=True) as watcher:
+        await until_counted(watcher)
+        await client.keys.set(f"{prefix}/new/_hidden", "1")
+        await client.keys.set(f"{prefix}/a", "2")
+        assert brief(await soon(watcher)) == ("set", f"{prefix}/a")
+        await proxy.refuse()
+        proxy.cut()
+        await client.keys.delete(f"{prefix}/b")
+        await write_elsewhere(client, prefix)
+        await proxy.resume()
+        with pytest.raises(EventIndexClearedError):
+            await soon(watcher)
+
+
 async def test_after_index_of_long_ago(client: Client, prefix: str) -> None:
     file, directory, missing = f"{prefix}/file", f"{prefix}/d", f"{prefix}/missing"
     await client.keys.set(f"{directory}/a", "1")

@@ -1,0 +1,386 @@
+"""What a watcher knows: its cursor, what was given away, and whether lost events can have been its own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioetcd2 import APIError, Node, Response
+from aioetcd2._census import Census, after, count, walk
+from aioetcd2._progress import Progress
+
+from .store_model import StoreModel
+
+EXAMPLES = int(os.environ.get("AIOETCD2_EXAMPLES", "0"))
+
+RANDOM = settings(max_examples=EXAMPLES or 300, derandomize=not EXAMPLES, deadline=None, database=None)
+
+NEVER_MIND = 5
+"""The index at which nothing of interest happens."""
+
+
+def file(key: str, index: int, value: str = "v") -> Node:
+    return Node(key, value, created_index=index, modified_index=index)
+
+
+def directory(key: str, index: int, *nodes: Node) -> Node:
+    return Node(key, None, True, nodes, index, index)
+
+
+def event(key: str, index: int, action: str = "set", prev_node: Node | None = None) -> Response:
+    return Response(action, file(key, index), prev_node, index=1)
+
+
+def where(progress: Progress) -> tuple[int | None, int | None]:
+    return progress.cursor, progress.index
+
+
+def counted(progress: Progress) -> Census | None:
+    return progress.census
+
+
+def made(key: str, index: int) -> Response:
+    return Response("create", directory(key, index))
+
+
+def heard(progress: Progress) -> list[str]:
+    return [each.node.key for each in progress.pending if each.node is not None]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """Nothing here opens anything, so there is nothing to look for."""
+
+
+# --- cursor and index -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given_key", "key"), [("a", "/a"), ("/a/", "/a"), ("//a//b//", "/a/b"), ("", ""), ("/", ""), ("///", "")]
+)
+def test_the_key_is_that_of_the_server(given_key: str, key: str) -> None:
+    assert Progress(given_key, True, None).key == key
+
+
+def test_it_begins_where_it_is_told_to() -> None:
+    progress = Progress("a", False, None)
+    assert where(progress) == (None, None)
+    progress.begin(0)  # a server that does not name its index
+    assert where(progress) == (None, None)
+    progress.begin(1)
+    assert where(progress) == (1, 1)
+    progress.begin(9)
+    progress.begin_with(9, file("/a", 8))
+    assert where(progress) == (1, 1)
+    assert progress.census is None
+
+
+def test_it_begins_with_a_look_at_the_keys() -> None:
+    progress = Progress("a", True, None)
+    progress.begin_with(9, directory("/a", 3, file("/a/b", 4), directory("/a/c", 5, file("/a/c/d", 6))))
+    assert progress.cursor == progress.index == 9
+    assert progress.census == Census(9, 4, 9)
+
+
+def test_it_begins_at_zero_where_that_is_asked_for() -> None:
+    progress = Progress("a", False, 0)
+    progress.begin(7)
+    assert progress.cursor == progress.index == 0
+    assert progress.take(event("/a", 1))
+
+
+def test_an_event_is_taken_once() -> None:
+    progress = Progress("a", False, 3)
+    assert not progress.take(event("/a", 2))
+    assert not progress.take(event("/a", 3))
+    assert progress.take(event("/a", 4))
+    assert not progress.take(event("/a", 4))
+    assert heard(progress) == ["/a"]
+    assert progress.cursor == 4
+
+
+def test_before_it_begins_every_event_is_new_that_has_an_index() -> None:
+    progress = Progress("a", False, None)
+    assert not progress.take(event("/a", 0))
+    assert not progress.take(Response("delete"))
+    assert progress.take(event("/a", 1))
+    assert progress.index is None
+    progress.pop()
+    assert progress.index == 1
+
+
+def test_the_index_is_that_of_what_was_given_away() -> None:
+    progress = Progress("a", False, 3)
+    progress.take(event("/else", 4))
+    assert progress.index == 4
+    progress.take(event("/a", 5))
+    progress.take(event("/a", 6))
+    progress.take(event("/else", 7))
+    assert progress.index == 4
+    assert progress.cursor == 7
+    assert progress.pop().node == file("/a", 5)
+    assert progress.index == 5
+    assert progress.pop().node == file("/a", 6)
+    assert progress.index == 7
+
+
+def test_giving_up_goes_back_to_what_was_given_away() -> None:
+    progress = Progress("a", False, 3)
+    for index in (5, 6, 7):
+        progress.take(event("/a", index))
+    progress.pop()
+    progress.give_up()
+    assert not progress.pending
+    assert progress.cursor == progress.index == 5
+    assert progress.take(event("/a", 6))
+
+
+def test_giving_up_with_nothing_pending_goes_back_to_the_cursor() -> None:
+    progress = Progress("a", False, 3)
+    progress.take(event("/else", 6))
+    progress.give_up()
+    assert progress.cursor == progress.index == 6
+
+
+def test_a_resync_is_an_event_of_its_own_index() -> None:
+    progress = Progress("a", True, 3)
+    progress.resync(9, directory("/a", 4, file("/a/b", 8)))
+    assert progress.cursor == 9
+    assert progress.index == 3
+    assert progress.census == Census(9, 2, 9)
+    resync = progress.pop()
+    assert (resync.action, resync.index) == ("resync", 9)
+    assert resync.node == directory("/a", 4, file("/a/b", 8))
+    assert progress.index == 9
+
+
+def test_what_follows_a_resync_waits_behind_it() -> None:
+    progress = Progress("a", False, 3)
+    progress.resync(9, None)
+    progress.take(event("/a", 10))
+    assert progress.index == 3
+    assert progress.pop().action == "resync"
+    assert progress.index == 9
+    progress.give_up()
+    assert progress.cursor == 9
+
+
+# --- whose event it is ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "recursive", "action", "where", "concerned"),
+    [
+        ("a", False, "set", "/a", True),
+        ("a", True, "set", "/a", True),
+        ("a", False, "set", "/a/b", False),
+        ("a", True, "set", "/a/b", True),
+        ("a", True, "set", "/a/b/c", True),
+        ("a", True, "set", "/ab", False),
+        ("a", True, "set", "/a/_b", False),
+        ("a", True, "set", "/a/b/_c/d", False),
+        ("a", True, "delete", "/a/b/_c", False),
+        ("a", True, "set", "/a/b_c", True),
+        ("_a", True, "set", "/_a", True),
+        ("_a", True, "set", "/_a/b", True),
+        ("_a", True, "set", "/_a/_b", False),
+        ("a/_b", True, "set", "/a/_b/c", True),
+        ("a/b", True, "set", "/a", False),
+        ("a/b", False, "create", "/a", False),
+        ("a/b", False, "delete", "/a", True),
+        ("a/b", True, "expire", "/a", True),
+        ("a/b", True, "compareAndDelete", "/a", True),
+        ("a/b/c", False, "delete", "/a", True),
+        ("a/b", False, "delete", "/a/bc", False),
+        ("ab", False, "delete", "/a", False),
+        ("a/b", False, "delete", "/", True),
+        ("", True, "set", "/a", True),
+        ("", False, "set", "/a", False),
+        ("", True, "set", "/_a", False),
+        ("", True, "set", "/a/_b", False),
+        ("/", True, "set", "/a/b", True),
+    ],
+)
+def test_an_event_concerns_a_watch(key: str, recursive: bool, action: str, where: str, concerned: bool) -> None:
+    progress = Progress(key, recursive, 3)
+    assert progress.take(event(where, 7, action))
+    assert heard(progress) == [where] * concerned
+    assert progress.cursor == 7
+
+
+# --- counting -------------------------------------------------------------------------------------------------------
+
+
+def test_walk_visits_all_or_one() -> None:
+    tree = directory("/a", 1, file("/a/b", 2), directory("/a/c", 3, file("/a/c/d", 4)))
+    assert sorted(node.key for node in walk(tree, True)) == ["/a", "/a/b", "/a/c", "/a/c/d"]
+    assert [node.key for node in walk(tree, False)] == ["/a"]
+    assert list(walk(None, True)) == []
+    assert (count(tree, True), count(tree, False), count(None, True)) == (4, 1, 0)
+
+
+NOT_KNOWN = None
+FILE = file("/a", 2)
+
+
+@pytest.mark.parametrize(
+    ("key", "recursive", "before", "happened", "number"),
+    [
+        pytest.param("/a", False, 0, event("/a", 6, "create"), 1, id="created"),
+        pytest.param("/a", False, 1, event("/a", 6, "set", FILE), 1, id="changed"),
+        pytest.param("/a", False, 1, event("/a", 6, "delete", FILE), 0, id="deleted"),
+        pytest.param("/a", False, 1, event("/a", 6, "expire", FILE), 0, id="expired"),
+        pytest.param("/a", False, 1, event("/a", 6, "compareAndDelete", FILE), 0, id="compared and deleted"),
+        pytest.param("/a/b", False, 1, event("/a", 6, "delete", directory("/a", 2)), 0, id="deleted with its parent"),
+        pytest.param("/a", False, 1, event("/a", 6, "set", directory("/a", 2)), 1, id="a file for a directory"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "set", file("/a/b", 2)), 4, id="changed below"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "update", file("/a/b", 2)), 4, id="updated below"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "create"), 5, id="created below"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "set"), 5, id="set below"),
+        pytest.param("/a", True, 4, made("/a/b", 6), NOT_KNOWN, id="a directory created below"),
+        pytest.param("/a", False, 0, made("/a", 6), 1, id="a directory created"),
+        pytest.param("/a", True, 0, event("/a/b", 6, "create"), NOT_KNOWN, id="created with its parent"),
+        pytest.param("/a", True, 4, event("/a/b/c", 6, "create"), NOT_KNOWN, id="created deep below"),
+        pytest.param("", True, 4, event("/b", 6, "create"), 5, id="created in the root"),
+        pytest.param("", True, 4, event("/b/c", 6, "create"), NOT_KNOWN, id="created below the root"),
+        pytest.param("/a", True, 4, event("/a/b/c", 6, "delete", file("/a/b/c", 2)), 3, id="deleted below"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "expire", file("/a/b", 2)), 3, id="expired below"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "delete"), NOT_KNOWN, id="deleted without a word"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "delete", directory("/a/b", 2)), NOT_KNOWN, id="a directory"),
+        pytest.param("/a", True, 4, event("/a/b", 6, "set", directory("/a/b", 2)), NOT_KNOWN, id="over a directory"),
+        pytest.param("/a", True, 4, event("/a", 6, "delete", directory("/a", 2)), 0, id="all deleted"),
+        pytest.param("/a", True, 4, event("/", 6, "delete", directory("/", 2)), 0, id="the root deleted"),
+        pytest.param("/a", True, 4, event("/a/b", NEVER_MIND, "create"), 4, id="counted before"),
+    ],
+)
+def test_the_number_after_an_event(key: str, recursive: bool, before: int, happened: Response, number: int) -> None:
+    known = after(Census(NEVER_MIND, before, NEVER_MIND), happened, key, recursive)
+    assert (None if known is None else known.count) == number
+    if known is not None and number != before:
+        assert (known.index, known.base) == (6, NEVER_MIND)
+
+
+def test_an_event_without_a_node_changes_no_number() -> None:
+    assert after(Census(5, 4, 3), Response("delete"), "/a", True) == Census(5, 4, 3)
+
+
+def test_a_census_is_kept_up_only_where_there_is_one() -> None:
+    progress = Progress("a", True, 3)
+    progress.take(event("/a/b", 4, "create"))
+    assert progress.census is None
+    progress.skip(5, directory("/a", 1, file("/a/b", 4)))
+    assert where(progress) == (5, 3)
+    assert counted(progress) == Census(5, 2, 5)
+    progress.take(event("/a/c", 6, "create"))
+    progress.take(event("/else", 7, "create"))
+    assert counted(progress) == Census(6, 3, 5)
+
+
+# --- what may have been missed --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("recursive", "known", "node", "missed"),
+    [
+        pytest.param(False, None, None, True, id="it may have been deleted"),
+        pytest.param(False, 0, None, False, id="it was not there before"),
+        pytest.param(False, 1, None, True, id="it was deleted"),
+        pytest.param(False, None, file("/a", 5), False, id="the same file"),
+        pytest.param(False, None, file("/a", 6), True, id="another file"),
+        pytest.param(False, 0, file("/a", 6), True, id="a new file"),
+        pytest.param(False, None, directory("/a", 2), False, id="the same directory, and only that"),
+        pytest.param(True, None, file("/a", 5), False, id="a file watched with all below"),
+        pytest.param(True, None, directory("/a", 2), True, id="something below may have been deleted"),
+        pytest.param(True, 3, directory("/a", 2, file("/a/b", 5), file("/a/c", 3)), False, id="as many as before"),
+        pytest.param(True, 4, directory("/a", 2, file("/a/b", 5), file("/a/c", 3)), True, id="fewer than before"),
+        pytest.param(True, 3, directory("/a", 2, file("/a/b", 6), file("/a/c", 3)), True, id="one changed"),
+        pytest.param(True, 3, directory("/a", 2, file("/a/b", 4), directory("/a/c", 3)), False, id="a directory"),
+        pytest.param(
+            True, 3, directory("/a", 2, file("/a/b", 4), directory("/a/c", 4)), True, id="made without a word"
+        ),
+        pytest.param(False, 1, directory("/a", 2, file("/a/b", 6)), False, id="one changed below"),
+        pytest.param(False, 0, directory("/a", 2), False, id="made with a key inside before"),
+        pytest.param(True, 0, directory("/a", 2), True, id="it was not known to be there"),
+    ],
+)
+def test_what_is_there_tells_whether_events_were_missed(
+    recursive: bool, known: int | None, node: Node | None, missed: bool
+) -> None:
+    progress = Progress("a", recursive, 5)
+    progress.census = None if known is None else Census(4, known, 3)
+    assert progress.may_have_missed(node) is missed
+
+
+def test_before_it_begins_anything_may_have_been_missed() -> None:
+    assert Progress("a", False, None).may_have_missed(file("/a", 1))
+
+
+KEYS = ["a", "a/b", "a/b/c", "a/d", "a/d/_e", "a/_h/i", "a/b/f", "ab"]
+STEP = st.tuples(st.sampled_from(["set", "create", "mkdir", "delete", "expire"]), st.sampled_from(KEYS))
+
+
+def do(store: StoreModel, action: str, key: str) -> None:
+    store.answered(store.index + 1, store.now)
+    options = {"recursive": True} if action == "delete" else {}
+    try:
+        getattr(store, action)(key, *(["v"] if action in ("set", "create") else []), **options)
+    except APIError:
+        store.index -= 1
+
+
+def seen(store: StoreModel, key: str, recursive: bool) -> Node | None:
+    try:
+        return store.get(key, recursive=recursive).node
+    except APIError:
+        return None
+
+
+def snapshot(node: Node | None, recursive: bool) -> set[tuple[str, int]]:
+    return {(each.key, each.modified_index) for each in walk(node, recursive)}
+
+
+@RANDOM
+@given(
+    before=st.lists(STEP, max_size=8),
+    heard=st.lists(STEP, max_size=8),
+    missed=st.lists(STEP, max_size=4),
+    key=st.sampled_from(KEYS),
+    recursive=st.booleans(),
+    known_before=st.booleans(),
+)
+def test_whatever_left_a_trace_is_told(
+    before: list[tuple[str, str]],
+    heard: list[tuple[str, str]],
+    missed: list[tuple[str, str]],
+    key: str,
+    recursive: bool,
+    known_before: bool,
+) -> None:
+    store = StoreModel(1, updates_directories=False)
+    for step in before:
+        do(store, *step)
+    progress = Progress(key, recursive, store.index)
+    if known_before:
+        progress.skip(store.index, seen(store, key, recursive))
+    for step in heard:
+        do(store, *step)
+    for happening in store.history:
+        progress.take(happening.event)
+    there = seen(store, key, recursive)
+    known = progress.census
+    unheard: set[tuple[str, int]] = set()
+    if known is not None and known.count != count(there, recursive):
+        # directories that were made without an event, with a key inside that is hidden, or not watched
+        new = {each.key for each in walk(there, recursive) if each.dir and each.created_index > known.base}
+        assert 0 < count(there, recursive) - known.count <= len(new)
+        unheard = {(path, index) for path, index in snapshot(there, recursive) if path in new}
+    for step in missed:
+        do(store, *step)
+    left = seen(store, key, recursive)
+    if snapshot(left, recursive) - unheard != snapshot(there, recursive) - unheard:
+        assert progress.may_have_missed(left)
+    elif known is not None and not unheard:
+        assert not progress.may_have_missed(left)
