@@ -49,18 +49,17 @@ _shows_curl = _curl.logger.isEnabledFor
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
-_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)
+_NO_TIMEOUT = aiohttp.ClientTimeout()
 
 _UNSENT = (
     aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
-    aiohttp.ClientSSLError,
     aiohttp.ServerFingerprintMismatch,
     aiohttp.ClientHttpProxyError,
     aiohttp.ConnectionTimeoutError,
 )
 
-_PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
-"""What OpenSSL calls an answer that is no TLS."""
+_PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
+"""What one or the other OpenSSL calls an answer that is no TLS."""
 
 _CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
 
@@ -93,10 +92,8 @@ class _SendOnce:
             return await handler(request)
         except _UNSENT:
             raise
-        except (aiohttp.ClientConnectionError, OSError) as error:
-            if isinstance(error, asyncio.TimeoutError):
-                raise
-            raise _Lost(str(error) or type(error).__name__) from error
+        except aiohttp.ClientConnectionError as error:
+            raise _Lost(_words(error)) from error
 
 
 class _Credentials:
@@ -195,7 +192,7 @@ class Transport:
         trace_configs: Iterable[TraceConfig] = (),
     ) -> None:
         self.header_timeout = header_timeout
-        self._patience = aiohttp.ClientTimeout(total=None, connect=header_timeout)
+        self._patience = aiohttp.ClientTimeout(connect=header_timeout)
         self._username = username
         self._headers = _basic_auth(username, password)
         self._ssl = ssl

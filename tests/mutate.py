@@ -7,11 +7,12 @@ A mutant is the module's syntax tree with one node replaced, compiled in memory:
 the fork imports it for the module and runs pytest up to the first failure. No source file is changed. The module as it
 is comes first, and has to pass. Processes that tests start import the module from its file, so they know no mutant.
 
-Where a whole file of tests takes too long, those that run the mutated statement are enough, the fast ones first:
+Where a whole file of tests takes too long, those that run the mutated statement are enough, the fast ones first, until
+they would take longer than a budget:
 
     export COVERAGE_FILE=.coverage.tests
-    python -m pytest tests/test_transport.py --cov aioetcd2 --cov-context=test --durations=0 --durations-min=0 > seconds
-    python -m tests.mutate _transport --coverage .coverage.tests --durations seconds --fast 0.5 --sample 100
+    python -m pytest tests --cov aioetcd2 --cov-context=test --durations=0 --durations-min=0 > seconds
+    python -m tests.mutate _transport --coverage .coverage.tests --durations seconds --budget 20
 
 Types, imports, docstrings, log messages and texts of errors are left alone. A mutant that survives is a test that is
 missing, or the same program in other words: somebody has to look.
@@ -23,6 +24,7 @@ import argparse
 import ast
 import copy
 import importlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -247,9 +249,9 @@ def run(name: str, tree: ast.Module, mutant: Mutant | None, tests: Iterable[str]
 
 
 def tests_by_line(
-    tree: ast.Module, file: Path, recorded: str, durations_file: str | None, fast: float
+    tree: ast.Module, file: Path, recorded: str, durations_file: str | None, budget: float
 ) -> dict[int, list[str]]:
-    """The tests that run the statement of a line, the fast ones first; for what runs at import, all."""
+    """The tests that run the statement of a line, the fast ones first, in a budget; for what runs at import, all."""
     durations: defaultdict[str, float] = defaultdict(float)
     timed = Path(durations_file).read_text() if durations_file else ""
     for seconds, test in re.findall(r"^([\d.]+)s (?:call|setup|teardown) +(.+)$", timed, re.MULTILINE):
@@ -272,7 +274,9 @@ def tests_by_line(
         tests = set().union(*(contexts.get(each, set()) for each in statements.get(line, [line])))
         if "" in tests:
             tests = set().union(*contexts.values()) - {""}
-        found[line] = sorted((t for t in tests if durations[t] < fast), key=lambda t: (durations[t], t))
+        fast_first = sorted(tests, key=lambda test: (durations[test], test))
+        spent = itertools.accumulate(durations[test] for test in fast_first)
+        found[line] = [test for test, seconds in zip(fast_first, spent, strict=True) if seconds <= budget]
     return found
 
 
@@ -282,13 +286,16 @@ def main() -> None:
     parser.add_argument("tests", metavar="TESTFILE", nargs="*", help="the tests for each mutant")
     parser.add_argument("--list", action="store_true", help="only say which mutants there are")
     parser.add_argument("--only", metavar="N,N", help="the numbers of the mutants to try")
+    parser.add_argument("--part", metavar="K/N", default="1/1", help="only every Nth, beginning with the Kth")
     parser.add_argument("--sample", metavar="N", type=int, help="how many to try, chosen at random")
     parser.add_argument("--seed", metavar="N", type=int, default=1, help="of the choice")
     parser.add_argument("--until", metavar="HH:MM", default="24", help="when to stop, today")
     parser.add_argument("--limit", metavar="SECONDS", type=float, default=40, help="for each mutant")
     parser.add_argument("--coverage", metavar="FILE", help="instead of TESTFILE: which test runs what")
     parser.add_argument("--durations", metavar="FILE", help="how long each test takes")
-    parser.add_argument("--fast", metavar="SECONDS", type=float, default=float("inf"), help="leave out slower tests")
+    parser.add_argument(
+        "--budget", metavar="SECONDS", type=float, default=float("inf"), help="for the tests of a mutant"
+    )
     options = parser.parse_args()
     if not (options.list or bool(options.tests) != bool(options.coverage)):
         parser.error("either TESTFILE or --coverage is needed")
@@ -300,6 +307,8 @@ def main() -> None:
         chosen = [every[int(number)] for number in options.only.split(",")]
     elif options.sample:
         chosen = random.Random(options.seed).sample(every, min(options.sample, len(every)))
+    first, _, step = options.part.partition("/")
+    chosen = chosen[int(first) - 1 :: int(step)]
     print(f"{file}: {len(every)} mutants, {len(chosen)} chosen, seed {options.seed}", flush=True)
     if options.list:
         for number, mutant in chosen:
@@ -308,7 +317,7 @@ def main() -> None:
 
     by_line: dict[int, list[str]] = {}
     if options.coverage:
-        by_line = tests_by_line(tree, file, options.coverage, options.durations, options.fast)
+        by_line = tests_by_line(tree, file, options.coverage, options.durations, options.budget)
     tests = {number: by_line.get(mutant.line, options.tests) for number, mutant in chosen}
     for each in PRELOADED:
         importlib.import_module(each)

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
+import aiohttp
 import pytest
 import trustme
 
@@ -22,6 +23,7 @@ from aioetcd2 import (
     InvalidEndpointError,
     UnauthorizedError,
 )
+from aioetcd2._transport import _unconnected
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, _free_port
 
 from .conftest import FAST_CLUSTER
@@ -219,6 +221,27 @@ async def test_https_to_who_answers(words: bytes) -> None:
         failure = await failure_of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     assert isinstance(failure.errors[0], ConnectError)
     assert "TLS handshake, does it serve plain http?" in str(failure)
+
+
+@pytest.mark.parametrize("reason", ["WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"])
+def test_every_openssl_s_word_for_an_answer_that_is_no_tls(reason: str) -> None:
+    error = OSError("it failed")
+    error.__cause__ = cause = ssl.SSLError(1, "words")
+    cause.reason = "CERTIFICATE_VERIFY_FAILED"
+    assert _unconnected("https://a:1", error) == "it failed"
+    cause.reason = reason
+    assert "does it serve plain http? (words)" in _unconnected("https://a:1", error)
+    assert _unconnected("http://a:1", error) == "it failed"
+
+
+async def test_fingerprint_that_does_not_match_was_never_sent(secure: EtcdServer, prefix: str) -> None:
+    connector = aiohttp.TCPConnector(ssl=aiohttp.Fingerprint(bytes(32)))
+    async with Client(secure.endpoint, connector=connector) as client:
+        with pytest.raises(ClusterError) as caught:
+            await client.keys.create(prefix, "v")
+        assert isinstance(caught.value.errors[0], ConnectError)
+        assert not caught.value.maybe_applied
+    await connector.close()
 
 
 async def test_basic_auth_over_tls(authority: Authority, prefix: str) -> None:

@@ -909,20 +909,20 @@ async def test_json_has_its_content_type() -> None:
         assert json.loads(server.seen[0].body) == {"peerURLs": ["http://127.0.0.1:1"]}
 
 
-@pytest.mark.parametrize("call", ["get", "set"])
-async def test_every_request_says_who_asks_and_asks_for_plain_bytes(call: str) -> None:
-    async with Misbehaver(fine) as server, client_of(server) as client:
-        await REPEATABLE[call](client)
-        headers = server.seen[0].headers
-        names = ("user-agent", "accept", "accept-encoding")
-        assert [headers[name] for name in names] == ["aioetcd2", "*/*", "identity"]
-
-
-@pytest.mark.parametrize("call", ["get", "delete"])
-async def test_without_a_body_there_is_no_content_type(call: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "more"),
+    [
+        ("get", {}),
+        ("delete", {"content-length": "0"}),
+        ("set", {"content-type": FORM, "content-length": "7"}),
+        ("members-add", {"content-type": "application/json", "content-length": "35"}),
+    ],
+)
+async def test_a_request_has_these_headers_only(call: str, more: dict[str, str]) -> None:
     async with Misbehaver(fine) as server, client_of(server) as client:
         await {**ONE_SHOT, **REPEATABLE}[call](client)
-        assert "content-type" not in server.seen[0].headers
+        always = {"user-agent": "aioetcd2", "accept": "*/*", "accept-encoding": "identity"}
+        assert server.seen[0].headers == {"host": server.endpoint.removeprefix("http://"), **always, **more}
 
 
 @pytest.mark.parametrize(
