@@ -51,14 +51,14 @@ class Progress:
 
     def take(self, event: Response) -> bool:
         """Move on to an event; false if it was known already."""
-        index = index_of(event)
-        if index <= (self.cursor or 0):
+        node = event.node
+        if node is None or node.modified_index <= (self.cursor or 0):
             return False
-        if self._concerns(event):
+        if self._concerns(node.key, event.action):
             if self.census is not None:
                 self.census = after(self.census, event, self.key, self._recursive)
             self._add(event)
-        self.cursor = index
+        self.cursor = node.modified_index
         return True
 
     def skip(self, index: int, node: Node | None) -> None:
@@ -100,9 +100,8 @@ class Progress:
             self._delivered = self.cursor
         self.pending.append(event)
 
-    def _concerns(self, event: Response) -> bool:
-        """Whether the event is one of this watch; what the server hands out from its history is not always."""
-        key = event.node.key if event.node is not None else "/"
+    def _concerns(self, key: str, action: str) -> bool:
+        """Whether an event is one of this watch; what the server hands out from its history is not always."""
         if key.startswith(self._below):
             return self._recursive and "/_" not in key[len(self.key) :]
-        return key == self.key or (event.action in DELETIONS and self.key.startswith(f"{key.rstrip('/')}/"))
+        return key == self.key or (action in DELETIONS and self.key.startswith(f"{key.rstrip('/')}/"))

@@ -42,8 +42,8 @@ def counted(progress: Progress) -> Census | None:
     return progress.census
 
 
-def made(key: str, index: int) -> Response:
-    return Response("create", directory(key, index))
+def made(key: str, index: int, prev_node: Node | None = None) -> Response:
+    return Response("create", directory(key, index), prev_node)
 
 
 def heard(progress: Progress) -> list[str]:
@@ -59,7 +59,8 @@ def nothing_left_behind() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_key", "key"), [("a", "/a"), ("/a/", "/a"), ("//a//b//", "/a/b"), ("", ""), ("/", ""), ("///", "")]
+    ("given_key", "key"),
+    [("a", "/a"), ("/a/", "/a"), ("//a//b//", "/a/b"), ("", ""), ("/", ""), ("///", ""), ("X/", "/X")],
 )
 def test_the_key_is_that_of_the_server(given_key: str, key: str) -> None:
     assert Progress(given_key, True, None).key == key
@@ -94,7 +95,7 @@ def test_it_begins_at_zero_where_that_is_asked_for() -> None:
 
 def test_an_event_is_taken_once() -> None:
     progress = Progress("a", False, 3)
-    assert not progress.take(event("/a", 2))
+    assert progress.take(event("/a", 2)) is False
     assert not progress.take(event("/a", 3))
     assert progress.take(event("/a", 4))
     assert not progress.take(event("/a", 4))
@@ -197,6 +198,7 @@ def test_what_follows_a_resync_waits_behind_it() -> None:
         ("a/b", False, "delete", "/a/bc", False),
         ("ab", False, "delete", "/a", False),
         ("a/b", False, "delete", "/", True),
+        ("a/b", False, "delete", "/aX", False),
         ("", True, "set", "/a", True),
         ("", False, "set", "/a", False),
         ("", True, "set", "/_a", False),
@@ -250,6 +252,8 @@ FILE = file("/a", 2)
         pytest.param("/a", True, 4, event("/a/b", 6, "expire", file("/a/b", 2)), 3, id="expired below"),
         pytest.param("/a", True, 4, event("/a/b", 6, "delete"), NOT_KNOWN, id="deleted without a word"),
         pytest.param("/a", True, 4, event("/a/b", 6, "delete", directory("/a/b", 2)), NOT_KNOWN, id="a directory"),
+        pytest.param("/a", True, 4, made("/a/b", 6, file("/a/b", 2)), NOT_KNOWN, id="a directory for a file"),
+        pytest.param("/X", True, 4, event("/X/X", 6, "delete", file("/X/X", 2)), 3, id="an X"),
         pytest.param("/a", True, 4, event("/a/b", 6, "set", directory("/a/b", 2)), NOT_KNOWN, id="over a directory"),
         pytest.param("/a", True, 4, event("/a", 6, "delete", directory("/a", 2)), 0, id="all deleted"),
         pytest.param("/a", True, 4, event("/", 6, "delete", directory("/", 2)), 0, id="the root deleted"),
