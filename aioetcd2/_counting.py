@@ -28,22 +28,21 @@ class Counting:
         task: What is under way; `None` = nothing.
     """
 
-    __slots__ = ("_hub", "_path", "_progress", "_recursive", "_times", "task")
+    __slots__ = ("_hub", "_path", "_progress", "_recursive", "_rest", "task")
 
     def __init__(self, hub: WatchHub, path: str, recursive: bool, progress: Progress) -> None:
         self._hub = hub
         self._path = path
         self._recursive = recursive
         self._progress = progress
-        self._times = 0
+        self._rest = 0.0
         self.task: asyncio.Task[Census | None] | None = None
 
     def begin(self, live: Wait) -> None:
         """Count, unless the number is known, or about to be."""
         if self._progress.census is not None or self.task is not None:
             return
-        rest = min(REST * 2.0 ** min(self._times - 1, 8), REST_CAP) if self._times else 0.0
-        self._times += 1
+        rest, self._rest = self._rest, min(self._rest * 2 or REST, REST_CAP)
         self.task = asyncio.ensure_future(
             self._hub.census(self._path, self._recursive, rest, lambda: self._progress.cursor)
         )
