@@ -1,0 +1,179 @@
+"""One wait: what it asks for, and how events come out of the pieces in which they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from itertools import chain
+from typing import cast
+
+import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from aioetcd2 import HTTPResult, InvalidResponseError, Response, _wait
+from aioetcd2._failover import Failover
+from aioetcd2._request import Request
+from aioetcd2._wait import Wait, index_of, poll, request_for
+
+from .misbehaver import key_event
+
+ENDPOINT = "http://a:1"
+
+
+def line(index: int, key: str = "/a") -> bytes:
+    return json.dumps(key_event(key, index)).encode() + b"\n"
+
+
+class Stream:
+    """A stream of some pieces; an error among them is raised."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.pieces = list(pieces)
+        self.closed = 0
+        headers = CIMultiDict({"X-Etcd-Index": "7", "X-Etcd-Cluster-Id": "c1"})
+        self.head = HTTPResult(200, CIMultiDictProxy(headers), b"", ENDPOINT)
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        piece = self.pieces.pop(0) if self.pieces else b""
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def read_all(wait: Wait) -> list[list[int]]:
+    """The indexes of the events, piece by piece."""
+    read: list[list[int]] = []
+    while (events := await wait.read()) is not None:
+        read.append(list(map(index_of, events)))
+    return read
+
+
+@pytest.mark.parametrize(
+    ("recursive", "since", "stream", "target"),
+    [
+        (False, None, False, "/k?wait=true"),
+        (False, None, True, "/k?wait=true&stream=true"),
+        (True, None, False, "/k?wait=true&recursive=true"),
+        (True, 6, True, "/k?wait=true&stream=true&recursive=true&waitIndex=7"),
+        (False, 0, False, "/k?wait=true&waitIndex=1"),
+    ],
+)
+def test_what_is_asked_for(recursive: bool, since: int | None, stream: bool, target: str) -> None:
+    request = request_for("/k", recursive, since, stream=stream)
+    assert (request.method, request.target, request.body, request.patient) == ("GET", target, None, False)
+    assert request_for("/k", recursive, since, stream=stream, patient=True).patient
+
+
+async def test_what_a_new_wait_says() -> None:
+    asked_at = asyncio.get_running_loop().time() - 3
+    stream = Stream()
+    wait = Wait(stream, 5, asked_at, ends=True)
+    assert (wait.endpoint, wait.since, wait.ends, wait.index, wait.cluster) == (ENDPOINT, 5, True, 7, "c1")
+    assert (wait.closed, wait.useful, wait.halfway) == (False, False, False)
+    assert (wait.events, wait.last, wait.silence) == (0, 0, 0)
+    assert 3 <= wait.took < 4
+    assert not Wait(stream, None).ends
+    assert Wait(stream, None).took == pytest.approx(asked_at + 3, abs=1)
+    wait.close()
+    assert wait.closed
+    assert stream.closed == 1
+
+
+A, B, C = line(8), line(9), line(12, "/a/b")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "read"),
+    [
+        ([], []),
+        ([A], [[8]]),
+        ([A, B], [[8], [9]]),
+        ([A + B + C], [[8, 9, 12]]),
+        ([A[:9], A[9:]], [[], [8]]),
+        ([A[:9], A[9:20], A[20:]], [[], [], [8]]),
+        ([A + B[:9], B[9:] + C], [[8], [9, 12]]),
+        ([A + B[:9], B[9:-1], b"\n"], [[8], [], [9]]),
+        ([A[:-1]], [[], [8]]),  # the end ends the last line, too
+        ([A + B[:9], B[9:-1]], [[8], [], [9]]),
+        ([b"\n", A], [[], [8]]),
+    ],
+)
+async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) -> None:
+    wait = Wait(Stream(*pieces), None)
+    assert await read_all(wait) == read
+    indexes = list(chain.from_iterable(read))
+    assert wait.events == len(indexes)
+    assert wait.last == (indexes[-1] if indexes else 0)
+    assert not wait.halfway
+
+
+async def test_half_an_event_shows() -> None:
+    wait = Wait(Stream(A + B[:9], B[9:]), None)
+    await wait.read()
+    assert wait.halfway
+    await wait.read()
+    assert not wait.halfway
+
+
+async def test_an_event_has_what_the_header_said() -> None:
+    events = await Wait(Stream(A), None).read()
+    assert events is not None
+    assert (events[0].index, events[0].cluster_id) == (7, "c1")
+
+
+@pytest.mark.parametrize("pieces", [[b"{}\n"], [b"<html>\n"], [A[:9], b"\n"], [A[:9]]])
+async def test_what_is_no_event_is_told(pieces: list[bytes]) -> None:
+    with pytest.raises(InvalidResponseError) as caught:
+        await read_all(Wait(Stream(*pieces), None))
+    assert caught.value.endpoint == ENDPOINT
+
+
+async def test_an_event_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_wait, "MAX_EVENT", 20)
+    wait = Wait(Stream(A + A[:9], A[:11], A[:1]), None)
+    await wait.read()
+    await wait.read()
+    with pytest.raises(InvalidResponseError, match="an event is longer than 20 bytes") as caught:
+        await wait.read()
+    assert (caught.value.endpoint, caught.value.status) == (ENDPOINT, 200)
+
+
+def test_the_index_of_an_event() -> None:
+    assert index_of(Response("delete")) == 0
+
+
+class Opening:
+    """A failover that opens one stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.asked: Request | None = None
+
+    async def open(self, make: Callable[[str], Request]) -> Stream:
+        self.asked = make(ENDPOINT)
+        return self.stream
+
+
+@pytest.mark.parametrize(
+    ("pieces", "index"), [([A], 8), ([A[:9], A[9:]], 8), ([A + B], 8), ([A, B], 8), ([], None), ([b"\n"], None)]
+)
+async def test_a_poll_gives_its_first_event(pieces: list[bytes], index: int | None) -> None:
+    opening = Opening(Stream(*pieces))
+    request = request_for("/k", True, 5, stream=False)
+    event = await poll(cast(Failover, opening), request)
+    assert opening.asked is request
+    assert (None if event is None else index_of(event)) == index
+    assert opening.stream.closed == 1
+    assert not opening.stream.pieces
+
+
+async def test_a_poll_that_fails_is_closed() -> None:
+    opening = Opening(Stream(A, InvalidResponseError(ENDPOINT, "broken")))
+    with pytest.raises(InvalidResponseError, match="broken"):
+        await poll(cast(Failover, opening), request_for("/k", True, 5, stream=False))
+    assert opening.stream.closed == 1
