@@ -1,0 +1,300 @@
+"""The time-outs of everything that is under way, on one timer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from aioetcd2._limits import Limit, Limits
+
+SECONDS = 0.05
+
+LONG = 60.0
+
+
+class Work:
+    """A task that enters a limit, and keeps what became of it."""
+
+    def __init__(self, limits: Limits, *, patient: bool = False) -> None:
+        self.task = asyncio.ensure_future(self._work(limits, patient))
+        self.limit: Limit | None = None
+        self.error: BaseException | None = None
+        self.go_on = asyncio.Event()
+        self.fail: Exception | None = None
+
+    async def _work(self, limits: Limits, patient: bool) -> float:
+        start = asyncio.get_running_loop().time()
+        self.limit = limits.begin(patient=patient)
+        with self.limit:
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                if self.fail is not None:
+                    raise self.fail from None
+                raise
+        return asyncio.get_running_loop().time() - start
+
+    async def outcome(self) -> str:
+        await asyncio.wait((self.task,), timeout=5)
+        if self.task.cancelled():
+            return "cancelled"
+        error = self.task.exception()
+        return "done" if error is None else type(error).__name__
+
+
+class Timers:
+    """Counts the timers of the event loop, and those that were cancelled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.handles: list[asyncio.TimerHandle] = []
+        call_later = loop.call_later
+
+        def counted(delay: float, callback: object, *args: object, **options: object) -> asyncio.TimerHandle:
+            handle = call_later(delay, callback, *args, **options)  # type: ignore[arg-type]
+            if getattr(callback, "__self__", None).__class__ is Limits:
+                self.handles.append(handle)
+            return handle
+
+        monkeypatch.setattr(loop, "call_later", counted)
+
+
+@pytest.fixture
+async def timers(monkeypatch: pytest.MonkeyPatch) -> Timers:
+    return Timers(asyncio.get_running_loop(), monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_exception_in_a_callback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert not caplog.get_records("call")
+
+
+async def begun(*works: Work) -> None:
+    while any(work.limit is None for work in works):
+        await asyncio.sleep(0)
+
+
+def running(limits: Limits) -> int:
+    return len(limits._running) + len(limits._patient)
+
+
+async def test_who_is_done_in_time_feels_nothing() -> None:
+    limits = Limits(SECONDS)
+    work = Work(limits)
+    await begun(work)
+    assert running(limits) == 1
+    work.go_on.set()
+    assert await work.outcome() == "done"
+    assert running(limits) == 0
+    await asyncio.sleep(2 * SECONDS)
+
+
+async def test_time_is_up() -> None:
+    limits = Limits(SECONDS)
+    start = asyncio.get_running_loop().time()
+    work = Work(limits)
+    assert await work.outcome() == "TimeoutError"
+    assert isinstance(work.task.exception(), asyncio.TimeoutError)
+    assert isinstance(work.task.exception().__cause__, asyncio.CancelledError)  # type: ignore[union-attr]
+    assert SECONDS <= asyncio.get_running_loop().time() - start + 0.001 < SECONDS + 0.5
+    assert running(limits) == 0
+
+
+async def test_the_task_goes_on_after_it() -> None:
+    limits = Limits(SECONDS)
+    for _ in range(2):
+        with pytest.raises(asyncio.TimeoutError):
+            with limits.begin():
+                await asyncio.sleep(LONG)
+    await asyncio.sleep(0)
+    if sys.version_info >= (3, 11):
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+
+
+async def test_everyone_has_the_same_time_on_one_timer(timers: Timers) -> None:
+    limits = Limits(SECONDS)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    first = Work(limits)
+    await begun(first)
+    await asyncio.sleep(SECONDS / 2)
+    second, third = Work(limits), Work(limits)
+    await begun(second, third)
+    assert len(timers.handles) == 1
+    assert await first.outcome() == "TimeoutError"
+    assert loop.time() - start < 1.4 * SECONDS
+    assert not second.task.done()
+    assert len(timers.handles) == 2
+    assert await second.outcome() == "TimeoutError"
+    assert await third.outcome() == "TimeoutError"
+    assert loop.time() - start > 1.4 * SECONDS
+    assert 2 <= len(timers.handles) <= 3
+    fourth = Work(limits)
+    assert await fourth.outcome() == "TimeoutError"
+
+
+async def test_who_left_early_does_not_shorten_the_time_of_others() -> None:
+    limits = Limits(SECONDS)
+    first = Work(limits)
+    await begun(first)
+    first.go_on.set()
+    await first.outcome()
+    await asyncio.sleep(SECONDS / 2)
+    start = asyncio.get_running_loop().time()
+    second = Work(limits)
+    assert await second.outcome() == "TimeoutError"
+    assert asyncio.get_running_loop().time() - start >= SECONDS - 0.001
+
+
+@pytest.mark.parametrize(("seconds", "patient"), [(SECONDS, True), (None, False), (None, True)])
+async def test_the_patient_wait_until_all_ends(seconds: float | None, patient: bool, timers: Timers) -> None:
+    limits = Limits(seconds)
+    work = Work(limits, patient=patient)
+    left = Work(limits, patient=patient)
+    await begun(work, left)
+    left.go_on.set()
+    assert await left.outcome() == "done"
+    assert running(limits) == 1
+    await asyncio.sleep(3 * SECONDS)
+    assert not work.task.done()
+    assert not timers.handles
+    limits.expire()
+    assert await work.outcome() == "TimeoutError"
+
+
+async def test_all_ends(timers: Timers) -> None:
+    limits = Limits(LONG)
+    works = [Work(limits), Work(limits), Work(limits, patient=True)]
+    await begun(*works)
+    limits.expire()
+    assert timers.handles[0].cancelled()
+    assert [await work.outcome() for work in works] == ["TimeoutError"] * 3
+    assert running(limits) == 0
+    limits.expire()
+    work = Work(limits)
+    await begun(work)
+    assert len(timers.handles) == 2
+    limits.expire()
+    assert await work.outcome() == "TimeoutError"
+
+
+async def test_all_ends_where_nothing_is_under_way(timers: Timers) -> None:
+    Limits(LONG).expire()
+    assert not timers.handles
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_all_ends_twice_at_the_same_time(patient: bool) -> None:
+    limits = Limits(LONG)
+    work = Work(limits, patient=patient)
+    await begun(work)
+    limits.expire()
+    limits.expire()
+    assert await work.outcome() == "TimeoutError"
+
+
+async def test_time_is_up_as_all_ends() -> None:
+    limits = Limits(SECONDS)
+    work = Work(limits)
+    await begun(work)
+    asyncio.get_running_loop().call_later(SECONDS + 0.01, limits.expire)
+    time.sleep(2 * SECONDS)
+    assert await work.outcome() == "TimeoutError"
+
+
+@pytest.mark.parametrize("patient", [False, True])
+async def test_who_is_cancelled_is_cancelled(patient: bool) -> None:
+    limits = Limits(LONG)
+    work = Work(limits, patient=patient)
+    await begun(work)
+    work.task.cancel()
+    assert await work.outcome() == "cancelled"
+    assert running(limits) == 0
+
+
+@pytest.mark.parametrize("first", ["time", "time, by a little", "cancel"])
+async def test_who_cancels_at_the_same_time_wins(first: str) -> None:
+    limits = Limits(LONG)
+    work = Work(limits)
+    await begun(work)
+    if first == "time":
+        limits.expire()
+        work.task.cancel()
+    elif first == "time, by a little":
+        limits.expire()
+        if sys.version_info < (3, 11):  # it does it a moment later
+            asyncio.get_running_loop().call_soon(work.task.cancel)
+        else:
+            work.task.cancel()
+    else:
+        work.task.cancel()
+        limits.expire()
+    assert await work.outcome() == "cancelled"
+
+
+async def test_another_error_wins() -> None:
+    limits = Limits(LONG)
+    work = Work(limits)
+    work.fail = ValueError("other")
+    await begun(work)
+    limits.expire()
+    assert await work.outcome() == "ValueError"
+
+
+async def test_who_cleans_up_after_a_cancellation_has_its_time_too() -> None:
+    limits = Limits(SECONDS)
+
+    async def clean_up() -> str:
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            try:
+                with limits.begin():
+                    await asyncio.sleep(LONG)
+            except asyncio.TimeoutError:
+                return "time is up"
+        return ""
+
+    task = asyncio.ensure_future(clean_up())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "time is up"
+
+
+async def test_who_pays_no_heed_goes_on() -> None:
+    limits = Limits(SECONDS)
+    with limits.begin():
+        try:
+            await asyncio.sleep(LONG)
+        except asyncio.CancelledError:
+            pass
+    await asyncio.sleep(0)
+
+
+@pytest.mark.skipif(
+    (3, 11) <= sys.version_info < (3, 13), reason="there asyncio tells a task of a cancellation that it has taken back"
+)
+async def test_done_at_the_same_time_is_done() -> None:
+    async def work() -> str:
+        limits = Limits(LONG)
+        with limits.begin():
+            limits.expire()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return "done"
+
+    assert await asyncio.ensure_future(work()) == "done"
+
+
+def test_time_that_was_spent_before_counts() -> None:
+    Limits(2.0).check(1.9)
+    Limits(None).check(1e9)
+    for spent in (2.0, 2.1):
+        with pytest.raises(asyncio.TimeoutError):
+            Limits(2.0).check(spent)
