@@ -111,10 +111,10 @@ class _Credentials:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if self._headers or not self._trusted:
-            request.headers.popall("Authorization", None)
         if self._trusted:
             request.headers.update(self._headers)
+        else:
+            request.headers.popall("Authorization", None)
         return await handler(request)
 
 
@@ -140,9 +140,8 @@ class Stream:
         self._transport = transport
         self._response = response
         self._first = b""
-        if head.status == 200:
-            with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
-                self._first = response.content.read_nowait()
+        with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
+            self._first = response.content.read_nowait()
         self.head = head
 
     async def read(self) -> bytes:
@@ -183,13 +182,13 @@ class Transport:
     def __init__(
         self,
         *,
-        header_timeout: float | None = 5.0,
-        username: str | None = None,
-        password: str | None = None,
-        ssl: ssl_module.SSLContext | None = None,
-        connector: BaseConnector | None = None,
-        trust_env: bool = False,
-        trace_configs: Iterable[TraceConfig] = (),
+        header_timeout: float | None,
+        username: str | None,
+        password: str | None,
+        ssl: ssl_module.SSLContext | None,
+        connector: BaseConnector | None,
+        trust_env: bool,
+        trace_configs: Iterable[TraceConfig],
     ) -> None:
         self.header_timeout = header_timeout
         self._patience = aiohttp.ClientTimeout(connect=header_timeout)
@@ -275,7 +274,7 @@ class Transport:
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = None
-        if request.method != "GET" and request.writes:
+        if request.writes:
             once = _SendOnce()
             middlewares = (*middlewares, once)
         body = request.body
@@ -336,7 +335,7 @@ class Transport:
     ) -> EndpointError | InvalidResponseError:
         if isinstance(error, aiohttp.ClientResponseError):
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
-            error.args = (error.request_info, error.history)
+            error.args = ()
         if _certificate_refused(error):
             return ConnectError(endpoint, f"{_words(error)}: the server wants a client certificate, or refuses ours")
         if isinstance(error, _UNSENT):
@@ -381,7 +380,6 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=_HEADERS,
-            timeout=_NO_TIMEOUT,
             trust_env=self._trust_env and path is None,
             trace_configs=self._trace_configs,
         )

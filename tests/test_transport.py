@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import logging
 import random
 import re
 import socket
+import ssl
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import aiohttp
 import pytest
 from async_timeout import timeout
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from aioetcd2 import (
     Client,
@@ -30,10 +33,12 @@ from aioetcd2 import (
     EndpointSelection,
     EtcdError,
     HeaderTimeoutError,
+    HTTPResult,
     InvalidResponseError,
     KeyNotFoundError,
     NodeExistsError,
     Response,
+    _transport,
     disable_curl_debug,
     enable_curl_debug,
 )
@@ -53,6 +58,7 @@ from .misbehaver import (
     raw,
     reset,
     stay,
+    wait,
     wait_header,
 )
 
@@ -315,6 +321,7 @@ async def test_header_timeout() -> None:
         error = await failure_of(client.keys.get("/k"))
         assert 0.29 < time.monotonic() - began < 3
         assert [type(each) for each in error.errors] == [HeaderTimeoutError]
+        assert error.errors[0].reason == "no answer within the header timeout of 0.3 s"
         assert isinstance(error.errors[0], TimeoutError)
         await until(lambda: server.open == 0)
 
@@ -392,6 +399,26 @@ async def test_body_that_stalls_times_out(head: bytes, rest: Behaviour) -> None:
         assert len(other.seen) == 1
 
 
+@pytest.mark.parametrize("endless", [False, True])
+async def test_body_in_drips_times_out(endless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_transport, "DRIP_TIMEOUTS", 2)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n"
+    async with Misbehaver(raw(head, *[b" "] * 90, pause=0.05)) as server:
+        async with client_of(server, header_timeout=None if endless else 0.2) as client:
+            began = time.monotonic()
+            if endless:
+                with pytest.raises(asyncio.TimeoutError):
+                    async with timeout(0.7):
+                        await client.keys.get("/k")
+            else:
+                error = await failure_of(client.keys.get("/k"))
+                assert 0.39 < time.monotonic() - began < 3
+                assert [type(each) for each in error.errors] == [HeaderTimeoutError]
+                words = r"the body stalled, or came in drips, for 0\.2 s after \d+ bytes"
+                assert re.fullmatch(words, error.errors[0].reason)
+                assert isinstance(error.errors[0].__cause__, asyncio.TimeoutError)
+
+
 async def test_refusal_of_a_watch_that_stalls_times_out() -> None:
     stalled = raw(b"HTTP/1.1 500 Oops\r\nContent-Length: 90\r\n\r\n{", then=hang)
     async with Misbehaver(stalled) as server, client_of(server, header_timeout=0.2) as client:
@@ -436,10 +463,12 @@ LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
     ],
     ids=["length", "length-rst", "no-body", "chunked", "in-chunk", "no-chunk", "in-header", "after-status"],
 )
-async def test_cut_answer_is_a_lost_connection(cut: Behaviour) -> None:
+@pytest.mark.parametrize("call", [ONE_SHOT["create"], REPEATABLE["get"]], ids=["create", "get"])
+async def test_cut_answer_is_a_lost_connection(cut: Behaviour, call: Call) -> None:
     async with Misbehaver(cut) as server, client_of(server) as client:
-        error = await failure_of(client.keys.get("/k"))
+        error = await failure_of(call(client))
         assert {type(each) for each in error.errors} == {ConnectionLostError}
+        assert isinstance(error.errors[0].__cause__, (aiohttp.ClientError, OSError))
 
 
 @pytest.mark.parametrize("call", [ONE_SHOT["create"], REPEATABLE["get"]], ids=["create", "get"])
@@ -449,7 +478,12 @@ async def test_https_is_suspected_only_where_nothing_was_ever_heard(call: Call, 
         if heard:
             await client.keys.get("/k")
         error = await failure_of(call(client))
-        assert ("does it serve https?" in str(error)) is not heard
+        assert error.errors[0].reason.endswith("; it has never answered, does it serve https?") is not heard
+
+
+async def test_https_is_not_suspected_of_a_socket(tmp_path: Path) -> None:
+    async with Misbehaver(close, path=str(tmp_path / "s")) as server, client_of(server) as client:
+        assert "https" not in (await failure_of(client.keys.get("/k"))).errors[0].reason
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -735,6 +769,142 @@ async def test_second_event_loop_is_refused(kind: str, tmp_path: Path) -> None:
             await client.keys.get("/k")
 
 
+# --- pieces ---------------------------------------------------------------------------------------------------------
+
+EMPTY = HTTPResult(200, CIMultiDictProxy(CIMultiDict()), b"", "http://a:1")
+
+BREAKS = [aiohttp.ClientPayloadError("broken"), ConnectionResetError("broken"), RuntimeError("broken")]
+
+
+class Content:
+    """A body: the pieces that have come and come, an error among them is raised."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.pieces = list(pieces)
+
+    def read_nowait(self) -> bytes:
+        piece = self.pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    async def readany(self) -> bytes:
+        return self.read_nowait()
+
+    def at_eof(self) -> bool:
+        return not self.pieces
+
+
+class Answering:
+    """A response of aiohttp's."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self.content = Content(*pieces)
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def transport_of(**options: Any) -> _transport.Transport:
+    nothing = {"username": None, "password": None, "ssl": None, "connector": None}
+    return _transport.Transport(
+        **{"header_timeout": 5.0, **nothing, "trust_env": False, "trace_configs": (), **options}
+    )
+
+
+def stream_of(transport: _transport.Transport, response: Answering) -> _transport.Stream:
+    return _transport.Stream(transport, cast(aiohttp.ClientResponse, response), EMPTY)
+
+
+async def test_stream_begins_with_what_has_come() -> None:
+    stream = stream_of(transport_of(), Answering(b"a", b"b", b"", b""))
+    assert [await stream.read() for _ in range(3)] == [b"a", b"b", b""]
+
+
+async def test_what_came_before_the_connection_broke_is_not_lost() -> None:
+    async with Misbehaver(raw(wait_header() + chunk(b"a"), pause=0.03, then=reset)) as server:
+        transport = transport_of()
+        stream = await transport.open(server.endpoint, build("GET", "/v2/keys/k"))
+        await until(lambda: server.open == 0)
+        await asyncio.sleep(0.03)
+        assert await stream.read() == b"a"
+        with pytest.raises(ConnectionLostError):
+            await stream.read()
+        await transport.close()
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: type(broken).__name__)
+async def test_stream_that_breaks_is_a_lost_connection(broken: Exception) -> None:
+    response = Answering(aiohttp.ClientPayloadError("already"), b"a", broken)
+    stream = stream_of(transport_of(), response)
+    assert await stream.read() == b"a"
+    with pytest.raises(ConnectionLostError, match="broken") as caught:
+        await stream.read()
+    assert (caught.value.endpoint, caught.value.__cause__) == ("http://a:1", broken)
+    assert response.closed == 1
+
+
+async def test_stream_of_a_closed_client_says_so() -> None:
+    transport = transport_of()
+    stream = stream_of(transport, Answering(b"", RuntimeError("broken")))
+    transport.shut()
+    with pytest.raises(ClientClosedError):
+        await stream.read()
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: type(broken).__name__)
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+async def test_body_that_breaks_is_a_lost_connection(broken: Exception, method: str) -> None:
+    content = cast(aiohttp.StreamReader, Content(b"a", broken))
+    with pytest.raises(ConnectionLostError, match="broken") as caught:
+        await transport_of()._read("http://a:1", build(method, "/v2/keys/k"), content)
+    assert caught.value.maybe_applied is (method == "PUT")
+
+
+async def test_refused_stream_comes_with_its_body() -> None:
+    async with Misbehaver(answer("no", status=400), answer("yes")) as server:
+        transport = transport_of()
+        refused = await transport.open(server.endpoint, build("GET", "/v2/keys/k"))
+        assert (refused.head.status, refused.head.body) == (400, b"no")
+        taken = await transport.open(server.endpoint, build("GET", "/v2/keys/k"))
+        assert (taken.head.status, taken.head.body) == (200, b"")
+        assert await taken.read() == b"yes"
+        await transport.close()
+
+
+async def test_nothing_is_sent_once_the_transport_is_shut() -> None:
+    async with Misbehaver(fine) as server:
+        transport = transport_of()
+        await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
+        transport.shut()
+        with pytest.raises(ClientClosedError, match="make a new one"):
+            await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
+        assert len(server.seen) == 1
+        assert (transport._limits._timer, transport._drips._timer) == (None, None)
+        await transport.close()
+
+
+async def test_closing_shuts() -> None:
+    transport = transport_of()
+    await transport.close()
+    assert transport.closed
+
+
+def test_words_of_an_error_without_any() -> None:
+    assert (_transport._words(OSError("a")), _transport._words(ConnectionResetError())) == ("a", "ConnectionResetError")
+
+
+def test_certificate_is_refused_by_an_alert_of_tls_only() -> None:
+    alert = "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert"
+    refused, wrapped = ssl.SSLError(1, alert), OSError("wrapped")
+    wrapped.__cause__ = refused
+    assert [_transport._certificate_refused(each) for each in (refused, wrapped)] == [True, True]
+    assert [_transport._certificate_refused(each) for each in (OSError(alert), ssl.SSLError(1, "else"), None)] == (
+        [False] * 3
+    )
+
+
 # --- credentials and curl lines -------------------------------------------------------------------------------------
 
 PASSWORD = "s3cret pass"
@@ -747,6 +917,12 @@ async def test_credentials_go_with_the_first_request() -> None:
         await client.keys.get("/k")
         await client.keys.create("/k", "v")
         assert [seen.headers["authorization"] for seen in server.seen] == [f"Basic {TOKEN}"] * 2
+
+
+async def test_credentials_go_with_a_watch() -> None:
+    async with Misbehaver(wait()) as server, client_of(server, username="root", password=PASSWORD) as client:
+        async with client.keys.watch("/k"):
+            assert {seen.headers["authorization"] for seen in server.seen} == {f"Basic {TOKEN}"}
 
 
 async def test_no_credentials_no_header() -> None:
@@ -791,11 +967,13 @@ async def test_password_shows_nowhere(behaviour: Behaviour, call: Call, caplog: 
         {"username": "root"},
         {"password": PASSWORD},
         {"username": "ro:ot", "password": PASSWORD},
+        {"username": "ro\ud800ot", "password": PASSWORD},
         {"username": "root", "password": f"{PASSWORD}\ud800"},
     ],
 )
 async def test_bad_credentials_are_refused_unseen(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError) as caught:
+    wrong = "password" if "\ud800" in options.get("password", "") else "user"
+    with pytest.raises(ValueError, match=rf"^(a )?{wrong} ?(name )?(has|and|is)\b") as caught:
         Client("http://127.0.0.1:1", **options)
     assert not any(SECRETS.search(repr(error)) for error in chain(caught.value) if type(error) is ValueError)
     assert not SECRETS.search("".join(traceback.format_exception_only(caught.value)))
@@ -862,15 +1040,54 @@ async def test_traces_of_the_user_are_told(tmp_path: Path) -> None:
     told: list[str] = []
 
     async def tell(session: aiohttp.ClientSession, context: object, begun: aiohttp.TraceRequestStartParams) -> None:
-        told.append(f"{begun.method} {begun.url.path}")
+        told.append(f"{begun.method} {begun.url.path} {begun.url.query_string}")
 
     trace = aiohttp.TraceConfig()
     trace.on_request_start.append(tell)
     async with Misbehaver(fine) as first, Misbehaver(fine, path=str(tmp_path / "s")) as second:
         for server in (first, second):
             async with client_of(server, trace_configs=[trace]) as client:
+                await client.keys.get("/k", quorum=True)
+    assert told == ["GET /v2/keys/k quorum=true"] * 2
+
+
+async def test_trace_of_the_user_that_fails_is_no_write(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(session: object, context: object, begun: object) -> None:
+        raise ValueError("out of order")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_start.append(fail)
+    async with Misbehaver(fine) as server, client_of(server, trace_configs=[trace]) as client:
+        error = await failure_of(client.keys.create("/k", "v"))
+        assert not error.maybe_applied
+        assert "out of order" in str(error)
+        assert not server.seen
+
+
+@pytest.mark.parametrize("unix", [False, True])
+async def test_any_number_of_calls_at_once(unix: bool, tmp_path: Path) -> None:
+    async with Misbehaver(hang, path=str(tmp_path / "s") if unix else None) as server, client_of(server) as client:
+        calls = [asyncio.ensure_future(client.keys.get("/k")) for _ in range(120)]
+        await until(lambda: len(server.seen) == 120)
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+
+
+async def test_cookies_are_not_kept() -> None:
+    cookie = answer(key_event(), headers={"Set-Cookie": "a=b; Path=/"})
+    async with Misbehaver(cookie) as server:
+        async with client_of(server.endpoint.replace("127.0.0.1", "localhost")) as client:
+            for _ in range(2):
                 await client.keys.get("/k")
-    assert told == ["GET /v2/keys/k"] * 2
+        assert [seen.headers.get("cookie") for seen in server.seen] == [None, None]
+
+
+async def test_compressed_answer_is_not_unpacked() -> None:
+    packed = answer(gzip.compress(json.dumps(key_event()).encode()), headers={"Content-Encoding": "gzip"})
+    async with Misbehaver(packed) as server, client_of(server) as client:
+        with pytest.raises(InvalidResponseError):
+            await client.keys.get("/k")
 
 
 async def test_unix_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -880,7 +1097,19 @@ async def test_unix_socket(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
         await client.keys.set("/k", "v")
         assert (await client.keys.get("/k")).index == 10
         assert server.connections == 1
+        assert {seen.headers["host"] for seen in server.seen} == {"localhost"}
     assert f"--unix-socket '{tmp_path}/s 1'" in caplog.text
+
+
+async def test_unix_socket_is_closed_beside_a_connector_of_the_user(tmp_path: Path) -> None:
+    connector = aiohttp.TCPConnector()
+    async with Misbehaver(fine, path=str(tmp_path / "s")) as server:
+        async with client_of(server, connector=connector) as client:
+            await client.keys.get("/k")
+            assert server.open == 1
+        await until(lambda: server.open == 0)
+    assert not connector.closed
+    await connector.close()
 
 
 async def test_unix_socket_that_is_missing_was_never_sent(tmp_path: Path) -> None:
