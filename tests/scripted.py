@@ -1,0 +1,149 @@
+"""An etcd in memory whose streams, refusals and silences are scripted, for what takes a network too long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from aioetcd2 import ConnectionLostError, Health, HTTPResult, KeyNotFoundError, Node, Response
+from aioetcd2._request import Request
+
+from .misbehaver import key_event
+
+ONE = "http://one:1"
+TWO = "http://two:2"
+END = b""
+"""The end of a stream."""
+
+
+def line(index: int, key: str = "/a", **more: Any) -> bytes:
+    """An event as a stream brings it."""
+    return json.dumps(key_event(key, index, **more)).encode() + b"\n"
+
+
+class Stream:
+    """A stream of some pieces, more of which can come; an error among them is raised."""
+
+    def __init__(self, *pieces: bytes | Exception, index: int = 10, cluster: str = "c1", endpoint: str = ONE) -> None:
+        self.pieces = list(pieces)
+        self.closed = 0
+        headers = CIMultiDict({"X-Etcd-Index": str(index), "X-Etcd-Cluster-Id": cluster})
+        self.head = HTTPResult(200, CIMultiDictProxy(headers), b"", endpoint)
+        self._more = asyncio.Event()
+
+    async def read(self) -> bytes:
+        await asyncio.sleep(0)
+        while not self.pieces:
+            if self.closed:
+                raise ConnectionLostError(self.head.endpoint, "it was closed")
+            self._more.clear()
+            await self._more.wait()
+        piece = self.pieces.pop(0)
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def feed(self, *pieces: bytes | Exception) -> None:
+        """Let more come."""
+        self.pieces += pieces
+        self._more.set()
+
+    def close(self) -> None:
+        self.closed += 1
+        self._more.set()
+
+
+class Wanted(NamedTuple):
+    """A wait that was asked for."""
+
+    endpoint: str
+    query: str
+    patient: bool
+
+
+class Failing(NamedTuple):
+    """Endpoints that are asked in vain, and what comes in the end."""
+
+    endpoints: tuple[str, ...]
+    outcome: Stream | Exception
+
+
+class Etcd:
+    """Takes the place of the failover under the watchers.
+
+    Streams come from `script`, one outcome for each wait that is asked for; when it has run out they hang. Long polls
+    for history are answered from `history`, reads from `state`, probes from `health`. What was asked is kept.
+    """
+
+    def __init__(self, *script: Stream | Exception | Failing) -> None:
+        self.script = list(script)
+        self.history: list[int] = []
+        self.state: tuple[int, Node | None] | Exception = (10, None)
+        self.health: Health | Exception = Health(True)
+        self.closed = False
+        self.has_choice = True
+        self.waits: list[Wanted] = []
+        self.polls: list[int] = []
+        self.reads: list[str] = []
+        self.probed: list[str] = []
+        self.suspected: list[str] = []
+        self.saw_indexes: list[int] = []
+        self.opening = 0
+
+    async def open(self, make: Callable[[str], Request]) -> Stream:
+        outcome = self.script[0] if self.script else None
+        endpoints: tuple[str, ...] = (outcome.head.endpoint,) if isinstance(outcome, Stream) else (ONE,)
+        if isinstance(outcome, Failing):
+            endpoints, outcome = outcome
+        for endpoint in endpoints:
+            request = make(endpoint)
+            query = request.target.partition("?")[2]
+            if "stream=true" not in query and not request.patient:
+                return await self._poll(int(query.rpartition("=")[2]))
+            self.waits.append(Wanted(endpoint, query, request.patient))
+        if self.script:
+            self.script.pop(0)
+        self.opening += 1
+        try:
+            await asyncio.sleep(0)
+            if isinstance(outcome, Exception):
+                raise outcome
+            if outcome is None:
+                await asyncio.Event().wait()
+            assert isinstance(outcome, Stream)
+            return outcome
+        finally:
+            self.opening -= 1
+
+    async def _poll(self, wanted: int) -> Stream:
+        self.polls.append(wanted)
+        await asyncio.sleep(0)
+        found = next((index for index in self.history if index >= wanted), None)
+        return Stream() if found is None else Stream(line(found), END)
+
+    async def read(self, request: Request) -> Response:
+        self.reads.append(request.target)
+        await asyncio.sleep(0)
+        if isinstance(self.state, Exception):
+            raise self.state
+        index, node = self.state
+        if node is None:
+            raise KeyNotFoundError(100, "Key not found", "", index)
+        return Response("get", node, index=index)
+
+    async def at(self, endpoint: str, request: Request, decode: object) -> Health:
+        self.probed.append(endpoint)
+        await asyncio.sleep(0)
+        if isinstance(self.health, Exception):
+            raise self.health
+        return self.health
+
+    def saw(self, index: int) -> None:
+        self.saw_indexes.append(index)
+
+    def suspect(self, endpoint: str) -> None:
+        self.suspected.append(endpoint)

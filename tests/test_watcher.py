@@ -1,0 +1,1080 @@
+"""The steps of a watcher one by one, against an etcd in memory: what it asks for, and what it makes of the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+from async_timeout import timeout
+
+from aioetcd2 import (
+    APIError,
+    ClientClosedError,
+    ClusterError,
+    ConnectError,
+    ConnectionLostError,
+    EventIndexClearedError,
+    HeaderTimeoutError,
+    InvalidResponseError,
+    Node,
+    Response,
+    UnauthorizedError,
+    Watcher,
+    watch,
+)
+from aioetcd2._failover import Failover
+from aioetcd2._hub import WatchHub
+from aioetcd2._wait import index_of
+
+from .scripted import END, ONE, TWO, Etcd, Failing, Stream, line
+
+LOST = ConnectionLostError(ONE, "it broke")
+INVALID = InvalidResponseError(ONE, "no etcd")
+UNREACHABLE = ClusterError("GET /a", [ConnectError(ONE, "refused")])
+SILENT = ClusterError("GET /a", [HeaderTimeoutError(ONE, "no answer")])
+REFUSED = UnauthorizedError(110, "The request requires user authentication", status=401)
+CLEARED = EventIndexClearedError(401, "The event in requested index is outdated and cleared", "[9/2]", 2000, 400)
+
+FROM_NOW = "wait=true&stream=true&recursive=true"
+
+
+def since(index: int) -> str:
+    return f"{FROM_NOW}&waitIndex={index + 1}"
+
+
+def poll_since(index: int) -> str:
+    return f"wait=true&recursive=true&waitIndex={index + 1}"
+
+
+class Clock:
+    """Takes the place of a module: time passes, and sleeping ends, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+        self.awake = asyncio.Event()
+        self.awake.set()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, delay: float) -> None:
+        self.sleeps.append(delay)
+        await self.awake.wait()
+        await asyncio.sleep(0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+
+class Case:
+    """A watcher, and what is around it."""
+
+    def __init__(self, clock: Clock, *script: Stream | Exception | Failing, **options: Any) -> None:
+        self.clock = clock
+        self.etcd = Etcd(*script)
+        self.hub = WatchHub(cast(Failover, self.etcd), 1000.0, 0.1)
+        options = {"recursive": True, "after_index": None, "resync": False, **options}
+        self.watcher = Watcher(self.hub, "/v2/keys/a", "a", **options)
+
+    @property
+    def asked(self) -> list[str]:
+        return [wanted.query for wanted in self.etcd.waits]
+
+    async def next(self, watcher: Watcher | None = None) -> Response:
+        async with timeout(3):
+            return await (watcher or self.watcher).next()
+
+    async def indexes(self, number: int) -> list[int]:
+        return [index_of(await self.next()) for _ in range(number)]
+
+    def waiting(self) -> asyncio.Task[Response]:
+        return asyncio.ensure_future(self.watcher.next())
+
+    async def nothing_comes(self) -> None:
+        task = self.waiting()
+        await idle()
+        assert not task.done(), task
+        task.cancel()
+        await asyncio.wait((task,))
+
+    def hold_back(self, endpoint: str = ONE) -> None:
+        """The endpoint is known to hold back headers and events."""
+        self.hub._late[endpoint] = (1, float("inf"))
+
+
+async def idle() -> None:
+    for _ in range(60):
+        await asyncio.sleep(0)
+
+
+Make = Callable[..., Case]
+
+
+@pytest.fixture
+async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
+    clock = Clock()
+    monkeypatch.setattr(watch, "asyncio", clock)
+    monkeypatch.setattr(watch, "time", clock)
+    monkeypatch.setattr(watch, "random", Dice())
+    cases: list[Case] = []
+
+    def case(*script: Stream | Exception | Failing, **options: Any) -> Case:
+        cases.append(Case(clock, *script, **options))
+        return cases[-1]
+
+    yield case
+    for each in cases:
+        await each.hub.close()
+    cases.clear()
+
+
+class Dice:
+    @staticmethod
+    def uniform(least: float, most: float) -> float:
+        assert (least, most) == (0.5, 1.0)
+        return most
+
+
+def children(*nodes: tuple[str, int]) -> Node:
+    files = tuple(Node(f"/a/{name}", "v", created_index=index, modified_index=index) for name, index in nodes)
+    return Node("/a", None, True, files, 1, 1)
+
+
+# --- registering ----------------------------------------------------------------------------------------------------
+
+
+async def test_it_begins_with_a_stream_from_now(make: Make) -> None:
+    case = make(Stream(line(12), line(13), index=11))
+    assert case.watcher.index is None
+    async with case.watcher as watcher:
+        assert watcher is case.watcher
+        assert watcher.index == 11
+        assert case.asked == [FROM_NOW]
+        assert case.etcd.saw_indexes == [11]
+        assert not case.etcd.waits[0].patient
+        assert await case.indexes(2) == [12, 13]
+        assert watcher.index == 13
+        assert case.etcd.saw_indexes == [11, 12, 13]
+        assert case.asked == [FROM_NOW]
+    assert not case.clock.sleeps
+
+
+async def test_it_begins_after_an_index(make: Make) -> None:
+    stream = Stream(index=11)
+    case = make(stream, after_index=7, recursive=False)
+    async with case.watcher as watcher:
+        assert case.asked == ["wait=true&stream=true&waitIndex=8"]
+        assert watcher.index == 7
+        await case.nothing_comes()
+        stream.feed(line(12))
+        assert await case.indexes(1) == [12]
+
+
+async def test_next_registers_too(make: Make) -> None:
+    case = make(Stream(line(12)))
+    assert await case.indexes(1) == [12]
+    assert case.asked == [FROM_NOW]
+
+
+async def test_a_wait_is_attached_to_its_endpoint(make: Make) -> None:
+    case = make(Failing((ONE, TWO), Stream(LOST, endpoint=TWO)), Stream(endpoint=ONE))
+    async with case.watcher:
+        assert list(case.hub._at) == [TWO]
+        await case.nothing_comes()
+        assert list(case.hub._at) == [ONE]
+    assert not case.hub._at
+    assert not list(case.hub._watchers)
+
+
+async def test_a_registered_wait_ends_an_outage_for_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    case = make(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(), after_index=4)
+    async with case.watcher:
+        await case.nothing_comes()
+        assert [record.message.partition(",")[0] for record in caplog.records] == [
+            "watches are interrupted",
+            "watches go on again",
+        ]
+        assert "that of /a:" in caplog.records[0].message
+        assert "that of /a " in caplog.records[1].message
+
+
+async def test_the_first_registration_raises_what_is_wrong(make: Make) -> None:
+    for error in (UNREACHABLE, INVALID, REFUSED):
+        case = make(error)
+        with pytest.raises(type(error)) as caught:
+            await case.next()
+        assert caught.value is error
+        case = make(error)
+        with pytest.raises(type(error)):
+            async with case.watcher:
+                pass
+        with pytest.raises(ClientClosedError):
+            await case.watcher.next()
+
+
+async def test_after_it_next_tries_again(make: Make) -> None:
+    case = make(UNREACHABLE, Stream(line(12)))
+    with pytest.raises(ClusterError):
+        await case.next()
+    assert await case.indexes(1) == [12]
+
+
+async def test_a_later_outage_is_waited_out(make: Make) -> None:
+    case = make(Stream(LOST), *[UNREACHABLE, INVALID] * 5, Stream(line(12)))
+    assert await case.indexes(1) == [12]
+    assert case.clock.sleeps == [0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
+    assert case.asked == [FROM_NOW] + [since(10)] * 11
+
+
+async def test_a_later_refusal_is_raised(make: Make) -> None:
+    case = make(Stream(LOST), REFUSED, Stream(line(12)))
+    with pytest.raises(UnauthorizedError):
+        await case.next()
+    assert await case.indexes(1) == [12]
+
+
+async def test_being_left_before_the_first_registration_is_no_failure(make: Make) -> None:
+    case = make()
+    task = case.waiting()
+    await idle()
+    case.etcd.script.append(Stream(line(12)))
+    case.watcher.evict()
+    async with timeout(3):
+        await task
+    assert case.asked == [FROM_NOW] * 2
+    assert not case.clock.sleeps
+
+
+async def test_registering_counts_the_keys(make: Make) -> None:
+    case = make(Stream(line(11), index=10))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher:
+        await idle()
+        assert case.etcd.reads == ["/v2/keys/a?recursive=true"]
+        assert case.watcher._progress.census is not None
+        assert case.watcher._progress.census.count == 2
+
+
+async def test_listening_counts_the_keys_again(make: Make) -> None:
+    stream = Stream()
+    case = make(stream)
+    async with case.watcher:
+        await idle()
+        case.watcher._progress.census = None
+        stream.feed(line(11))
+        await case.next()
+        assert case.watcher._counting.task is not None
+
+
+# --- listening ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_broken_stream_is_opened_again_at_once(make: Make) -> None:
+    for broken in (LOST, INVALID):
+        case = make(Stream(line(12), broken), Stream(line(13), broken, index=12), Stream(line(14), index=13))
+        assert await case.indexes(3) == [12, 13, 14]
+        assert case.asked == [FROM_NOW, since(12), since(13)]
+        assert not case.clock.sleeps
+
+
+async def test_an_event_ends_the_row_of_failures(make: Make) -> None:
+    case = make(
+        *(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(line(12), LOST), UNREACHABLE, UNREACHABLE, Stream(line(13)))
+    )
+    assert await case.indexes(2) == [12, 13]
+    assert case.clock.sleeps == [0.2, 0.4, 0.2, 0.4]
+
+
+async def test_streams_that_bring_nothing_new_are_failures(make: Make) -> None:
+    case = make(Stream(line(12), END), *[Stream(line(12), END, index=9)] * 3, Stream(line(13), index=9))
+    assert await case.indexes(2) == [12, 13]
+    assert case.clock.sleeps == [0.2, 0.4]
+
+
+async def test_a_stream_that_brought_something_may_end(make: Make) -> None:
+    case = make(*[Stream(line(12 + each), END, index=11 + each) for each in range(5)], Stream(line(17)))
+    assert await case.indexes(6) == [12, 13, 14, 15, 16, 17]
+    assert not case.clock.sleeps
+
+
+async def test_a_stream_that_ends_without_an_event_is_a_failure(make: Make) -> None:
+    case = make(Stream(END), Stream(END), Stream(END), Stream(line(12)))
+    assert await case.indexes(1) == [12]
+    assert case.clock.sleeps == [0.2, 0.4]
+
+
+async def test_an_event_of_elsewhere_moves_the_cursor_only(make: Make) -> None:
+    case = make(Stream(line(12, "/b"), line(13, "/a/_c"), LOST), Stream(line(14)))
+    assert await case.indexes(1) == [14]
+    assert case.asked == [FROM_NOW, since(13)]
+
+
+async def test_several_events_at_once(make: Make) -> None:
+    case = make(Stream(line(12) + line(13) + line(14, "/b")))
+    assert await case.indexes(1) == [12]
+    assert case.watcher.index == 12
+    assert await case.indexes(1) == [13]
+    assert case.watcher.index == 14
+    assert case.etcd.saw_indexes[-1] == 14
+
+
+async def test_a_stream_that_may_have_been_dropped_is_opened_again(make: Make) -> None:
+    for number, again in ((99, False), (100, True)):
+        streams = [Stream(line(11 + each)) for each in range(number)]
+        first = Stream(*(stream.pieces[0] for stream in streams))
+        case = make(first, Stream(index=120))
+        case.hub.hush._seconds = 0.02
+        await case.indexes(number)
+        task = case.waiting()
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert len(case.asked) == 1 + again
+        assert not case.clock.sleeps
+        if again:
+            assert first.closed
+
+
+async def listen_for(case: Case, seconds: float) -> None:
+    task = case.waiting()
+    await idle()
+    case.clock.now += seconds
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_patience_adds_up_over_calls(make: Make) -> None:
+    """Who asks for the next event a little at a time has waited as long as who waits once."""
+    first = Stream(*(line(11 + each) for each in range(100)))
+    case = make(first, Stream())
+    case.hub.hush._seconds = 5.0
+    await case.indexes(100)
+    await listen_for(case, 2.6)
+    first.feed(line(200, "/b"))
+    await listen_for(case, 0.0)
+    for _ in range(2):
+        await listen_for(case, 2.6)
+        assert len(case.asked) == 1
+    await case.nothing_comes()
+    assert len(case.asked) == 2
+    assert first.closed
+
+
+async def test_half_an_event_that_stays_half_is_held_back(make: Make) -> None:
+    event = line(12)
+    case = make(Stream(event[:9]), Stream(event, END, index=11))
+    case.hub.stuck._seconds = 0.02
+    assert await case.indexes(1) == [12]
+    assert case.etcd.probed == [ONE]
+    assert case.asked == [FROM_NOW, poll_since(10)]
+    assert [wanted.patient for wanted in case.etcd.waits] == [False, True]
+
+
+async def test_a_whole_event_may_be_waited_for(make: Make) -> None:
+    stream = Stream(line(12))
+    case = make(stream)
+    case.hub.stuck._seconds = case.hub.hush._seconds = 0.02
+    await case.indexes(1)
+    task = case.waiting()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    assert not case.etcd.probed
+    stream.feed(line(13))
+    await task
+    assert len(case.asked) == 1
+
+
+# --- what was blocked -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pieces", "wait", "index", "now"),
+    [
+        ((END,), 0.0, 30, 30),  # ended in order: nothing had matched up to its registration
+        ((LOST,), 1.1, 30, 30),  # cut, but an event of the history would have come by then
+        ((LOST,), 0.9, 30, 20),  # cut too early to tell
+        ((line(25), LOST), 1.1, 30, 25),
+        ((line(25)[:9], LOST), 1.1, 30, 20),
+        ((END,), 0.0, 10, 20),  # of an older member
+    ],
+)
+async def test_a_blocked_wait_moves_the_cursor(
+    pieces: tuple[bytes | Exception, ...], wait: float, index: int, now: int, make: Make
+) -> None:
+    first = Stream(*pieces[:-1], index=index)
+    case = make(first, Stream(index=40), after_index=20)
+    task = case.waiting()
+    await idle()
+    case.clock.now += wait
+    first.feed(pieces[-1])
+    await idle()
+    event = task.done()
+    task.cancel()
+    await asyncio.wait((task,))
+    if event:
+        case.watcher._progress.pending.clear()
+        await case.nothing_comes()
+    assert case.asked == [since(20), since(now) if now != 25 else FROM_NOW]
+
+
+async def test_a_blocked_wait_from_now_on_moves_nothing(make: Make) -> None:
+    case = make(Stream(END, index=10), Stream(line(12), index=30))
+    assert await case.indexes(1) == [12]
+    assert case.asked == [FROM_NOW, since(10)]
+
+
+async def test_a_wait_that_is_left_proves_nothing(make: Make) -> None:
+    case = make(Stream(index=30), Stream(line(25), index=40), after_index=20)
+    task = case.waiting()
+    await idle()
+    case.clock.now += 2
+    case.watcher.evict()
+    await idle()
+    assert case.asked[1] == since(20)
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+async def test_a_wait_that_was_blocked_for_long_ends_the_row_of_failures(make: Make) -> None:
+    first = Stream(index=30)
+    script = [UNREACHABLE, UNREACHABLE, first, UNREACHABLE, UNREACHABLE, Stream(index=40)]
+    case = make(Stream(LOST, index=20), *script)
+    task = case.waiting()
+    await idle()
+    case.clock.now += 1.1
+    first.feed(LOST)
+    await idle()
+    assert case.clock.sleeps == [0.2, 0.4, 0.2, 0.4]
+    task.cancel()
+    await asyncio.wait((task,))
+
+
+# --- history --------------------------------------------------------------------------------------------------------
+
+
+async def test_history_is_fetched_beside_a_stream_from_now(make: Make) -> None:
+    old = Stream(line(12), index=20)
+    case = make(old, Stream(line(21), index=20), after_index=10)
+    case.etcd.history = [12, 15, 20]
+    assert await case.indexes(4) == [12, 15, 20, 21]
+    assert case.asked == [since(10), FROM_NOW]
+    assert old.closed
+    assert case.etcd.polls == [13, 16]
+    assert not case.watcher._catching.tasks
+    assert not case.watcher._catching.needed
+
+
+async def test_history_that_ends_before_the_stream_began(make: Make) -> None:
+    """A stream since the cursor takes over where a poll is not answered."""
+    case = make(*(Stream(line(12), index=20), Stream(index=20), Stream(line(22), index=21)), after_index=10)
+    case.etcd.history = [12]
+    assert await case.indexes(2) == [12, 22]
+    assert case.asked == [since(10), FROM_NOW, since(12)]
+
+
+async def test_an_event_behind_the_registration_is_no_history(make: Make) -> None:
+    case = make(Stream(line(21), line(22), index=20), after_index=10)
+    assert await case.indexes(2) == [21, 22]
+    assert case.asked == [since(10)]
+
+
+async def test_a_lying_stream_from_now_is_believed(make: Make) -> None:
+    """Only who was asked for history brings one."""
+    case = make(Stream(line(5), line(22), index=20))
+    assert await case.indexes(1) == [22]
+    assert case.asked == [FROM_NOW]
+
+
+async def test_polls_that_fail_are_taken_up_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = [Stream(line(12), index=20), Stream(index=20), Stream(index=20)]
+    case = make(*streams, after_index=10)
+    case.etcd.history = [12, 15, 20]
+    polls = iter([Stream(END)])
+    poll = case.etcd._poll
+
+    async def poll_once_in_vain(wanted: int) -> Stream:
+        return next(polls, None) or await poll(wanted)
+
+    monkeypatch.setattr(case.etcd, "_poll", poll_once_in_vain)
+    assert await case.indexes(3) == [12, 15, 20]
+    assert case.asked == [since(10), FROM_NOW, FROM_NOW]
+    assert not case.clock.sleeps
+
+
+# --- what holds back ------------------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_that_holds_back_is_polled(make: Make) -> None:
+    case = make(Stream(line(12), END, index=12), Stream(line(13), END, index=13), after_index=10)
+    case.hold_back()
+    assert await case.indexes(2) == [12, 13]
+    assert case.asked == [poll_since(10), poll_since(12)]
+    assert all(wanted.patient for wanted in case.etcd.waits)
+    assert not case.clock.sleeps
+
+
+async def test_a_poll_that_answers_from_history_is_nothing_special(make: Make) -> None:
+    case = make(Stream(line(12), END, index=20), Stream(line(13), END, index=20), after_index=10)
+    case.hold_back()
+    assert await case.indexes(2) == [12, 13]
+    assert case.asked == [poll_since(10), poll_since(12)]
+    assert not case.etcd.polls
+
+
+async def test_where_it_is_known_to_hold_back_it_begins_with_a_look(make: Make) -> None:
+    case = make(Stream(line(33), END, index=33))
+    case.etcd.state = (31, children(("b", 3)))
+    case.hold_back()
+    async with case.watcher as watcher:
+        assert watcher.index == 31
+        assert case.asked == []
+        assert watcher._progress.census is not None
+        assert watcher._progress.census.count == 2
+        assert await case.indexes(1) == [33]
+        assert case.asked == [poll_since(31)]
+
+
+async def test_a_silent_header_is_found_to_be_held_back(make: Make) -> None:
+    case = make(SILENT, Stream(line(33), END, index=33))
+    case.etcd.state = (31, None)
+    async with case.watcher as watcher:
+        assert case.etcd.probed == [ONE]
+        assert watcher.index == 31
+        assert await case.indexes(1) == [33]
+    assert case.asked == [FROM_NOW, poll_since(31)]
+    assert not case.clock.sleeps
+
+
+async def test_a_silent_header_of_who_answers_no_probe_is_a_failure(make: Make) -> None:
+    case = make(SILENT)
+    case.etcd.health = UNREACHABLE
+    with pytest.raises(ClusterError) as caught:
+        await case.next()
+    assert caught.value is SILENT
+    assert case.etcd.probed == [ONE]
+    assert not case.etcd.reads
+
+
+async def test_only_who_is_silent_is_probed(make: Make) -> None:
+    mixed = ClusterError("GET /a", [ConnectError(ONE, "refused"), HeaderTimeoutError(TWO, "silent")])
+    case = make(mixed)
+    case.etcd.health = UNREACHABLE
+    with pytest.raises(ClusterError):
+        await case.next()
+    assert case.etcd.probed == [TWO]
+
+
+async def test_who_is_known_to_hold_back_is_not_probed_again(make: Make) -> None:
+    case = make(Stream(LOST), SILENT, SILENT, Stream(line(12), END))
+    async with case.watcher:
+        case.hold_back()
+        assert await case.indexes(1) == [12]
+    assert not case.etcd.probed
+    assert case.clock.sleeps == [0.2, 0.4]
+
+
+async def test_a_look_that_fails_is_the_failure_of_the_registration(make: Make) -> None:
+    case = make(SILENT)
+    case.etcd.state = UNREACHABLE
+    with pytest.raises(ClusterError) as caught:
+        await case.next()
+    assert caught.value is SILENT
+
+
+async def test_later_the_silent_header_needs_no_look(make: Make) -> None:
+    case = make(Stream(LOST, index=20), SILENT, Stream(line(33), END, index=33))
+    async with case.watcher:
+        await idle()
+        reads = len(case.etcd.reads)
+        assert await case.indexes(1) == [33]
+        assert len(case.etcd.reads) == reads
+    assert case.asked == [FROM_NOW, since(20), poll_since(20)]
+    assert not case.clock.sleeps
+
+
+async def test_a_late_endpoint_needs_no_history_beside_it(make: Make) -> None:
+    case = make(Stream(line(12), index=20), Stream(line(15), END, index=20), after_index=10)
+    assert await case.indexes(1) == [12]
+    case.hold_back()
+    assert await case.indexes(1) == [15]
+    assert case.asked == [since(10), poll_since(12)]
+    assert not case.etcd.polls
+    assert not case.watcher._catching.needed
+
+
+async def test_found_to_be_late_while_its_header_is_awaited(make: Make) -> None:
+    """It was asked for a stream, so a stream it is."""
+    case = make(Stream(line(12), line(13), index=11))
+    task = case.waiting()
+    while not case.etcd.opening:
+        await asyncio.sleep(0)
+    case.hold_back()
+    await task
+    assert await case.indexes(1) == [13]
+    assert case.asked == [FROM_NOW]
+
+
+async def test_cancelled_while_a_late_header_is_awaited(make: Make) -> None:
+    """That is listening, as far as it goes there: the poll ends with who waited for it."""
+    case = make(after_index=10)
+    case.hold_back()
+    assert case.watcher._registrations == 0
+    task = case.waiting()
+    await idle()
+    assert case.etcd.opening == 1
+    task.cancel()
+    await asyncio.wait((task,))
+    assert task.cancelled()
+    assert case.etcd.opening == 0
+    case.etcd.script.append(Stream(line(12), END, index=12))
+    assert await case.indexes(1) == [12]
+
+
+# --- events that are gone -------------------------------------------------------------------------------------------
+
+
+async def cleared(case: Case) -> EventIndexClearedError:
+    with pytest.raises(EventIndexClearedError) as caught:
+        await case.next()
+    return caught.value
+
+
+async def test_lost_events_are_told(make: Make) -> None:
+    case = make(Stream(LOST), CLEARED, Stream(line(2003), index=2002))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher as watcher:
+        await idle()
+        case.etcd.state = (2001, children(("b", 1500)))
+        case.etcd.history = [2002]
+        error = await cleared(case)
+        assert (error.index, error.code, error.status, error.message) == (2001, 401, 400, CLEARED.message)
+        assert error.cause == "[9/2]"
+        assert "watch /a" in str(error)
+        assert "after_index=2001" in str(error)
+        assert watcher.index == 2001
+        assert await case.indexes(2) == [2002, 2003]
+        assert case.asked == [FROM_NOW, since(10), FROM_NOW]
+
+
+async def test_of_the_root_too(make: Make) -> None:
+    case = make(CLEARED, after_index=10)
+    watcher = Watcher(case.hub, "/v2/keys/", "", True, 10, False)
+    case.etcd.state = (2001, Node("/", None, True, (Node("/b", "v", modified_index=1500),)))
+    with pytest.raises(EventIndexClearedError, match="watch /:"):
+        await watcher.next()
+    await watcher.aclose()
+
+
+async def test_nothing_has_changed_so_it_goes_on(make: Make) -> None:
+    case = make(Stream(LOST), CLEARED, Stream(line(2003), index=2002))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher:
+        await idle()
+        case.etcd.state = (2001, children(("b", 3)))
+        assert await case.indexes(1) == [2003]
+    assert case.asked == [FROM_NOW, since(10), since(2001)]
+    assert case.clock.sleeps == [0.2]
+
+
+async def test_a_resync_stands_for_what_is_lost(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    case = make(CLEARED, Stream(line(2003), index=2002), after_index=10, resync=True)
+    case.etcd.state = (2001, children(("b", 1500)))
+    case.etcd.history = [2002]
+    async with case.watcher as watcher:
+        assert watcher.index == 10
+        response = await case.next()
+        assert (response.action, response.index, response.node) == ("resync", 2001, children(("b", 1500)))
+        assert watcher.index == 2001
+        assert await case.indexes(2) == [2002, 2003]
+    assert "watch of /a lost events up to index 2001" in caplog.text
+
+
+async def test_a_resync_enters_the_context(make: Make) -> None:
+    case = make(CLEARED, after_index=10, resync=True)
+    case.etcd.state = (2001, None)
+    async with timeout(2), case.watcher:
+        assert case.asked == [since(10)]
+
+
+async def test_at_first_it_tries_a_few_times_where_nothing_has_changed(make: Make) -> None:
+    file = Node("/a", "v", modified_index=4)
+    for times, comes in ((5, True), (6, False)):
+        case = make(*[CLEARED] * times, Stream(line(2003), index=2002), after_index=10)
+        case.etcd.state = (2001, file)
+        if comes:
+            assert await case.indexes(1) == [2003]
+            assert len(case.asked) == 6
+        else:
+            assert (await cleared(case)).index == 2001
+            assert len(case.asked) == 6
+    assert case.clock.sleeps[:4] == [0.2, 0.4, 0.8, 1.6]
+
+
+async def test_a_look_that_fails_is_tried_again_later(make: Make) -> None:
+    case = make(Stream(LOST), CLEARED, CLEARED, Stream(line(2003), index=2002))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher:
+        await idle()
+        for error in (UNREACHABLE, INVALID):
+            case.etcd.state = error
+        task = case.waiting()
+        while len(case.asked) < 3:
+            await asyncio.sleep(0)
+        case.etcd.state = (2001, children(("b", 3)))
+        await task
+    assert case.asked[:3] == [FROM_NOW, since(10), since(10)]
+
+
+async def test_a_first_look_that_fails_is_told(make: Make) -> None:
+    for error in (UNREACHABLE, INVALID):
+        case = make(CLEARED, after_index=10)
+        case.etcd.state = error
+        with pytest.raises(type(error)):
+            await case.next()
+
+
+async def test_after_lost_events_the_stream_comes_first(make: Make) -> None:
+    case = make(CLEARED, Stream(index=2010), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+    case.etcd.history = list(range(2002, 2011))
+    await cleared(case)
+    assert await case.indexes(9) == list(range(2002, 2011))
+    assert case.asked == [since(10), FROM_NOW]
+
+
+async def test_but_not_where_headers_are_held_back(make: Make) -> None:
+    case = make(CLEARED, Stream(line(2003), END, index=2003), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+    task = case.waiting()
+    while not case.asked:
+        await asyncio.sleep(0)
+    case.hold_back(TWO)
+    await asyncio.wait((task,))
+    assert isinstance(task.exception(), EventIndexClearedError)
+    assert not case.watcher._catching.needed
+
+
+async def test_history_that_is_gone_while_it_is_fetched(make: Make) -> None:
+    monkeypatch = pytest.MonkeyPatch()
+    case = make(Stream(line(12), index=20), Stream(index=20), Stream(line(2003), index=2002), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+
+    async def gone(index: int) -> Stream:
+        raise CLEARED
+
+    monkeypatch.setattr(case.etcd, "_poll", gone)
+    assert await case.indexes(1) == [12]
+    await cleared(case)
+    monkeypatch.undo()
+    case.etcd.history = [2002]
+    assert await case.indexes(2) == [2002, 2003]
+
+
+# --- another cluster ------------------------------------------------------------------------------------------------
+
+
+async def test_another_cluster_has_other_events(make: Make) -> None:
+    case = make(Stream(LOST, cluster="c1"), Stream(cluster="c2", index=5), Stream(line(8), cluster="c2", index=7))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher as watcher:
+        await idle()
+        case.etcd.state = (6, children(("b", 3)))
+        case.etcd.history = [7]
+        error = await cleared(case)
+        assert (error.code, error.cause, error.index) == (401, "cluster c2", 6)
+        assert watcher.index == 6
+        assert await case.indexes(2) == [7, 8]
+
+
+async def test_a_cluster_without_a_name_is_the_same(make: Make) -> None:
+    for names in (("c1", "", "c1"), ("", "c1", "c1"), ("", "", "")):
+        case = make(*(Stream(LOST, cluster=name) for name in names), Stream(line(12), cluster=names[-1]))
+        assert await case.indexes(1) == [12]
+    case = make(Stream(LOST, cluster="c1"), Stream(LOST, cluster=""), Stream(cluster="c2"))
+    await cleared(case)
+
+
+# --- cancelling and closing -----------------------------------------------------------------------------------------
+
+
+async def test_a_step_goes_on_where_nobody_waits(make: Make) -> None:
+    case = make(Stream(line(12)))
+    task = case.waiting()
+    while not case.etcd.opening:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    await idle()
+    assert case.watcher.index == 10
+    assert await case.indexes(1) == [12]
+    assert case.asked == [FROM_NOW]
+
+
+async def test_the_error_of_a_step_waits_for_who_asks_next(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    case = make(UNREACHABLE, Stream(line(12)))
+    task = case.waiting()
+    while not case.etcd.opening:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    await idle()
+    with pytest.raises(ClusterError):
+        await case.next()
+    assert await case.indexes(1) == [12]
+
+
+async def test_an_error_that_nobody_asks_for_is_forgotten(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    case = make(UNREACHABLE)
+    task = case.waiting()
+    while not case.etcd.opening:
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait((task,))
+    await idle()
+    await case.watcher.aclose()
+    del task
+    case.watcher._step = None
+    gc.collect()
+    await idle()
+    assert "never retrieved" not in caplog.text
+
+
+async def test_cancelled_back_off_goes_on(make: Make) -> None:
+    case = make(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(line(12)))
+    case.clock.awake.clear()
+    for _ in range(3):
+        task = case.waiting()
+        await idle()
+        task.cancel()
+        await asyncio.wait((task,))
+    assert case.clock.sleeps == [0.2]
+    case.clock.awake.set()
+    assert await case.indexes(1) == [12]
+
+
+async def test_only_one_task_may_wait(make: Make) -> None:
+    case = make(Stream())
+    task = case.waiting()
+    await idle()
+    for call in (case.watcher.next(), case.watcher.__aenter__(), case.watcher.__anext__()):
+        with pytest.raises(RuntimeError, match="another task is waiting"):
+            await call
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait((task,))
+    await case.nothing_comes()
+
+
+async def test_entering_frees_the_watcher_for_the_next(make: Make) -> None:
+    case = make(Stream(line(12)))
+    async with case.watcher:
+        assert await case.indexes(1) == [12]
+
+
+@pytest.mark.parametrize("stage", ["unused", "opening", "listening", "back-off", "catching up"])
+async def test_closing_ends_all(stage: str, make: Make) -> None:
+    stream = Stream(index=20)
+    script: dict[str, tuple[Stream | Exception, ...]] = {
+        "listening": (stream,),
+        "back-off": (stream, UNREACHABLE, UNREACHABLE),
+        "catching up": (Stream(line(12), index=20), stream),
+    }
+    case = make(*script.get(stage, ()), after_index=10)
+    task = None
+    if stage == "back-off":
+        stream.feed(LOST)
+        case.clock.awake.clear()
+    if stage == "catching up":
+        await case.indexes(1)
+    if stage != "unused":
+        task = case.waiting()
+        await idle()
+    await case.watcher.aclose()
+    await idle()
+    mine = {each for each in asyncio.all_tasks() if each not in (task, asyncio.current_task())}
+    assert not mine
+    if task is not None:
+        with pytest.raises(ClientClosedError, match="the watcher is closed"):
+            await task
+    if stage == "listening":
+        assert stream.closed
+    assert not case.hub._at
+    assert not list(case.hub._watchers)
+    with pytest.raises(ClientClosedError, match="the watcher is closed"):
+        await case.watcher.next()
+    with pytest.raises(ClientClosedError, match="the watcher is closed"):
+        async with case.watcher:
+            pass
+    await case.watcher.aclose()
+
+
+async def test_a_closed_watcher_attaches_to_nothing(make: Make) -> None:
+    case = make(Failing((ONE, TWO), Stream(endpoint=TWO)))
+    task = case.waiting()
+    while not case.etcd.opening:
+        await asyncio.sleep(0)
+    case.watcher.shut()
+    case.watcher._move(ONE)
+    assert not case.hub._at
+    await asyncio.wait((task,))
+    assert isinstance(task.exception(), ClientClosedError)
+
+
+async def test_shut_while_a_stream_arrives_leaves_no_stream(make: Make) -> None:
+    for moments in range(8):
+        stream = Stream()
+        case = make(stream)
+        task = case.waiting()
+        while not case.etcd.opening:
+            await asyncio.sleep(0)
+        for _ in range(moments):
+            await asyncio.sleep(0)
+        await case.watcher.aclose()
+        await asyncio.wait((task,))
+        assert isinstance(task.exception(), ClientClosedError)
+        assert stream.closed or len(case.etcd.script) == 0
+        assert not case.etcd.opening
+
+
+async def test_what_was_heard_and_not_taken_is_not_passed_over(make: Make) -> None:
+    case = make(Stream(line(12) + line(13)))
+    assert await case.indexes(1) == [12]
+    await case.watcher.aclose()
+    assert case.watcher.index == 12
+
+
+async def test_async_for_ends_with_the_watcher(make: Make) -> None:
+    case = make(Stream(line(12)))
+    got: list[int] = []
+
+    async def read() -> None:
+        async for event in case.watcher:
+            got.append(index_of(event))
+
+    task = asyncio.ensure_future(read())
+    await idle()
+    await case.watcher.aclose()
+    async with timeout(2):
+        await task
+    assert got == [12]
+    with pytest.raises(StopAsyncIteration):
+        await case.watcher.__anext__()
+
+
+async def test_async_for_tells_of_a_closed_client(make: Make) -> None:
+    case = make(Stream(line(12)))
+
+    async def read() -> None:
+        async for _ in case.watcher:
+            pass
+
+    task = asyncio.ensure_future(read())
+    await idle()
+    case.etcd.closed = True
+    await case.hub.close()
+    with pytest.raises(ClientClosedError):
+        await task
+
+
+async def test_a_client_that_closes_under_a_registration_is_told(make: Make) -> None:
+    case = make(ClientClosedError("the client is closed"))
+    with pytest.raises(ClientClosedError, match="the client is closed"):
+        await case.watcher.__anext__()
+
+
+async def test_break_frees_the_connection_and_the_watcher_goes_on(make: Make) -> None:
+    first = Stream(line(12) + line(13), index=11)
+    case = make(first, Stream(line(14), index=13))
+    async for event in case.watcher:
+        assert index_of(event) == 12
+        break
+    assert first.closed
+    assert not case.hub._at
+    assert await case.indexes(2) == [13, 14]
+    assert case.asked == [FROM_NOW, since(13)]
+
+
+async def test_break_inside_the_context_frees_nothing(make: Make) -> None:
+    stream = Stream(line(12))
+    case = make(stream)
+    async with case.watcher as watcher:
+        async for _ in watcher:
+            break
+        assert not stream.closed
+        assert list(case.hub._at) == [ONE]
+
+
+async def test_an_iteration_that_was_left_frees_nothing_of_another(make: Make) -> None:
+    stream = Stream()
+    case = make(stream)
+    iteration = aiter(case.watcher)
+    task = case.waiting()
+    await idle()
+    del iteration
+    gc.collect()
+    assert not stream.closed
+    stream.feed(line(12))
+    async with timeout(2):
+        await task
+
+
+async def test_break_while_polls_are_under_way_ends_them(make: Make) -> None:
+    case = make(Stream(line(12), index=20), Stream(index=20), after_index=10)
+    async for _ in case.watcher:
+        break
+    task = case.waiting()
+    await idle()
+    task.cancel()
+    await asyncio.wait((task,))
+    await idle()
+    assert case.watcher._catching.tasks
+    iteration = aiter(case.watcher)
+    del iteration
+    gc.collect()
+    await idle()
+    assert not case.watcher._catching.tasks or all(each.cancelled() for each in case.watcher._catching.tasks)
+
+
+async def test_a_watcher_that_is_forgotten_frees_all(make: Make) -> None:
+    stream = Stream()
+    case = make(stream)
+    await case.nothing_comes()
+    forgotten = weakref.ref(case.watcher)
+    del case.watcher
+    gc.collect()
+    assert forgotten() is None
+    assert stream.closed
+    assert not case.hub._at
+    await idle()
+
+
+def test_a_watcher_that_was_never_built_frees_nothing() -> None:
+    Watcher.__new__(Watcher).__del__()
+
+
+async def test_being_left_goes_on_elsewhere(make: Make) -> None:
+    first, second = Stream(line(12)), Stream(line(13), endpoint=TWO)
+    case = make(first, second)
+    assert await case.indexes(1) == [12]
+    task = case.waiting()
+    await idle()
+    case.watcher.evict()
+    async with timeout(2):
+        assert index_of(await task) == 13
+    assert first.closed
+    assert list(case.hub._at) == [TWO]
+    assert not case.clock.sleeps
+
+
+async def test_errors_of_the_api_have_their_place(make: Make) -> None:
+    case = make(APIError(300, "Raft Internal Error"))
+    with pytest.raises(APIError, match="Raft Internal Error"):
+        await case.next()
