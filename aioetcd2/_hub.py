@@ -207,7 +207,7 @@ class WatchHub:
     async def _probe(self, endpoint: str, here: weakref.WeakSet[Watching]) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
-        while self._at.get(endpoint) is here and not self.failover.closed:
+        while not self.failover.closed:
             due = max(due + self._probe_interval, loop.time())
             await asyncio.sleep(due - loop.time())
             problem = await self._problem(endpoint, self._probe_timeout)

@@ -126,6 +126,7 @@ class Etcd:
         return Stream() if found is None else Stream(line(found), END)
 
     async def read(self, request: Request) -> Response:
+        assert request.method == "GET"
         self.reads.append(request.target)
         await asyncio.sleep(0)
         if isinstance(self.state, Exception):
@@ -136,6 +137,7 @@ class Etcd:
         return Response("get", node, index=index)
 
     async def at(self, endpoint: str, request: Request, decode: object) -> Health:
+        assert str(request) == "GET /health"
         self.probed.append(endpoint)
         await asyncio.sleep(0)
         if isinstance(self.health, Exception):

@@ -200,6 +200,7 @@ async def test_who_has_no_leader_or_does_not_answer_loses_its_watchers(
     assert [each.calls for each in watchers] == [["evict"] if words else []] * 2
     assert etcd.suspected == ([ONE] if words else [])
     assert elsewhere.calls == []
+    assert clock.sleeps == [10.0] * 3  # it goes on
     assert [record.message for record in caplog.records] == ([f"2 watches leave {ONE}: {words}"] if words else [])
     for each in watchers:
         hub.detach(each, ONE)
@@ -281,7 +282,19 @@ async def test_closing_shuts_all_before_it_waits_for_any(hub: WatchHub, etcd: Et
     assert all(each.cancelled() for each in probing)
     assert not hub._probing
     assert not hub._at
+
+
+async def test_closing_waits_for_the_end_of_probes(hub: WatchHub, etcd: Etcd) -> None:
+    hub.attach(Watching(), ONE)
+    probing = hub._probing[ONE]
+    await idle()
+    await hub.close()
+    assert probing.done()
     await WatchHub(cast(Failover, etcd), 1.0, 1.0).close()
+
+
+async def test_limits_of_streams(hub: WatchHub) -> None:
+    assert (hub.hush._seconds, hub.stuck._seconds) == (_hub.SILENCE, 0.1)
 
 
 # --- the log --------------------------------------------------------------------------------------------------------
@@ -337,7 +350,7 @@ async def test_who_answers_a_probe_holds_back_for_longer_and_longer(
 
 async def test_who_answers_no_probe_does_not_hold_back(hub: WatchHub, etcd: Etcd) -> None:
     etcd.health = UNREACHABLE
-    assert not await hub.holds_back(ONE)
+    assert await hub.holds_back(ONE) is False
     assert not hub.has_late
 
 
