@@ -83,7 +83,7 @@ class Watcher:
         "_path",
         "_progress",
         "_recursive",
-        "_registrations",
+        "_registered",
         "_resync",
         "_step",
         "_troubles",
@@ -105,7 +105,7 @@ class Watcher:
         self._at: str | None = None
         self._catching = CatchUp(hub.failover, path, recursive)
         self._counting = Counting(hub, path, recursive, self._progress)
-        self._registrations = 0
+        self._registered = False
         self._troubles = 0
         self._waiting = False
         self._entered = False
@@ -121,7 +121,7 @@ class Watcher:
         self._entered = True
         self._begin()
         try:
-            while not self._registrations:
+            while not self._registered:
                 await self._advance()
         except BaseException:
             await self.aclose()
@@ -162,13 +162,12 @@ class Watcher:
             InvalidResponseError: All that could be reached for that are no etcd.
             ClientClosedError: The watcher or its client is closed.
         """
-        if not self._progress.pending:
-            self._begin()
-            try:
-                while not self._progress.pending:
-                    await self._advance()
-            finally:
-                self._waiting = False
+        self._begin()
+        try:
+            while not self._progress.pending:
+                await self._advance()
+        finally:
+            self._waiting = False
         return self._progress.pop()
 
     async def aclose(self) -> None:
@@ -277,13 +276,13 @@ class Watcher:
         await self._drop()
         if await self._late_headers(error):
             return
-        if not self._registrations and not isinstance(error, ConnectionLostError):
+        if not self._registered and not isinstance(error, ConnectionLostError):
             raise error
         await self._back_off(error)
 
     async def _open(self) -> None:
         """Register a wait: for what follows if history is fetched apart, otherwise for all after the cursor."""
-        if self._hub.has_late and not self._registrations:  # the header might come with the first event only
+        if self._hub.has_late and not self._registered:  # the header might come with the first event only
             await self._begin_with_a_look()
             return
         since: int | None = None
@@ -320,7 +319,7 @@ class Watcher:
             self._catching.needed = False
         self._hub.failover.saw(live.index)
         self._progress.begin(live.index)
-        self._registrations += 1
+        self._registered = True
         if self._troubles:
             self._hub.resumed(self._progress.key)
         self._counting.begin(live)
@@ -406,7 +405,7 @@ class Watcher:
         late = [endpoint for endpoint in silent if not self._hub.is_late(endpoint)]
         if not late or not any([await self._hub.holds_back(endpoint) for endpoint in late]):
             return False
-        if not self._registrations:
+        if not self._registered:
             try:
                 await self._begin_with_a_look()
             except (ClusterError, InvalidResponseError):
@@ -418,7 +417,7 @@ class Watcher:
         """Begin at the index of a look at the key, instead of one that the header of a wait names."""
         index, node = await self._hub.look(self._path, self._recursive)
         self._progress.begin_with(index, node)
-        self._registrations += 1
+        self._registered = True
 
     async def _back_off(self, error: EtcdError) -> None:
         """Wait a little longer with each failure in a row; the first is resumed at once."""
@@ -435,20 +434,20 @@ class Watcher:
         try:
             index, node = await self._hub.look(self._path, self._recursive)
         except (ClusterError, InvalidResponseError) as error:
-            if not self._registrations:
+            if not self._registered:
                 raise
             await self._back_off(error)
             return
         progress = self._progress
         lost = isinstance(cleared, _MovedError) or progress.may_have_missed(node)
         self._catching.expect(crowd=lost and not self._hub.has_late)
-        if not lost and (self._registrations or self._troubles < PATIENCE):
+        if not lost and (self._registered or self._troubles < PATIENCE):
             progress.skip(index, node)
             await self._back_off(cleared)
             return
         if self._resync:
             progress.resync(index, node)
-            self._registrations += 1
+            self._registered = True
             self._hub.resynchronized(progress.key, index)
             return
         progress.skip(index, node)

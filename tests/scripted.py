@@ -31,6 +31,7 @@ class Stream:
     def __init__(self, *pieces: bytes | Exception, index: int = 10, cluster: str = "c1", endpoint: str = ONE) -> None:
         self.pieces = list(pieces)
         self.closed = 0
+        self.given = False
         headers = CIMultiDict({"X-Etcd-Index": str(index), "X-Etcd-Cluster-Id": cluster})
         self.head = HTTPResult(200, CIMultiDictProxy(headers), b"", endpoint)
         self._more = asyncio.Event()
@@ -115,6 +116,7 @@ class Etcd:
             if outcome is None:
                 await asyncio.Event().wait()
             assert isinstance(outcome, Stream)
+            outcome.given = True
             return outcome
         finally:
             self.opening -= 1

@@ -284,6 +284,30 @@ async def test_a_broken_stream_is_opened_again_at_once(make: Make) -> None:
         assert not case.clock.sleeps
 
 
+async def test_opening_again_at_the_same_endpoint_leaves_its_probes_alone(make: Make) -> None:
+    first = Stream(line(12))
+    case = make(first, Stream(line(13)))
+    await case.next()
+    probing = case.hub._probing[ONE]
+    first.feed(LOST)
+    await case.next()
+    assert case.hub._probing[ONE] is probing
+
+
+async def test_a_redirected_wait_is_attached_where_it_got_to(make: Make) -> None:
+    case = make(Failing((ONE,), Stream(endpoint=TWO)))
+    async with case.watcher:
+        assert list(case.hub._at) == [TWO]
+
+
+async def test_who_begins_in_an_outage_does_not_end_it(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    case = make(Stream())
+    case.hub.interrupted("/b", UNREACHABLE)
+    async with case.watcher:
+        assert "go on again" not in caplog.text
+
+
 async def test_an_event_ends_the_row_of_failures(make: Make) -> None:
     case = make(
         *(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(line(12), LOST), UNREACHABLE, UNREACHABLE, Stream(line(13)))
@@ -336,7 +360,8 @@ async def test_a_stream_that_may_have_been_dropped_is_opened_again(make: Make) -
         await asyncio.sleep(0.1)
         task.cancel()
         await asyncio.wait((task,))
-        assert len(case.asked) == 1 + again
+        assert case.asked == [FROM_NOW] * (1 + again)
+        assert not case.etcd.probed
         assert not case.clock.sleeps
         if again:
             assert first.closed
@@ -442,14 +467,15 @@ async def test_a_wait_that_is_left_proves_nothing(make: Make) -> None:
     await asyncio.wait((task,))
 
 
-async def test_a_wait_that_was_blocked_for_long_ends_the_row_of_failures(make: Make) -> None:
+@pytest.mark.parametrize("end", [LOST, END])
+async def test_a_wait_that_was_blocked_for_long_ends_the_row_of_failures(end: bytes | Exception, make: Make) -> None:
     first = Stream(index=30)
     script = [UNREACHABLE, UNREACHABLE, first, UNREACHABLE, UNREACHABLE, Stream(index=40)]
     case = make(Stream(LOST, index=20), *script)
     task = case.waiting()
     await idle()
     case.clock.now += 1.1
-    first.feed(LOST)
+    first.feed(end)
     await idle()
     assert case.clock.sleeps == [0.2, 0.4, 0.2, 0.4]
     task.cancel()
@@ -625,14 +651,17 @@ async def test_cancelled_while_a_late_header_is_awaited(make: Make) -> None:
     """That is listening, as far as it goes there: the poll ends with who waited for it."""
     case = make(after_index=10)
     case.hold_back()
-    assert case.watcher._registrations == 0
     task = case.waiting()
     await idle()
     assert case.etcd.opening == 1
+    step = case.watcher._step
+    assert step is not None
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
+    assert step.done()
     assert case.etcd.opening == 0
+    assert not case.watcher._troubles
     case.etcd.script.append(Stream(line(12), END, index=12))
     assert await case.indexes(1) == [12]
 
@@ -750,6 +779,29 @@ async def test_after_lost_events_the_stream_comes_first(make: Make) -> None:
     assert case.asked == [since(10), FROM_NOW]
 
 
+async def test_fewer_polls_go_on_after_a_failure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = make(CLEARED, Stream(index=2200), Stream(index=2200), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+    case.etcd.history = list(range(2002, 2201))
+    failing = True
+    poll = case.etcd._poll
+
+    async def poll_in_vain(wanted: int) -> Stream:
+        stream = await poll(wanted)
+        return Stream(LOST) if failing else stream
+
+    monkeypatch.setattr(case.etcd, "_poll", poll_in_vain)
+    await cleared(case)
+    task = case.waiting()
+    while len(case.asked) < 3:
+        await asyncio.sleep(0)
+    failing = False
+    before = len(case.etcd.polls)
+    await task
+    assert before == 64
+    assert len(case.etcd.polls) == 64 + 16
+
+
 async def test_but_not_where_headers_are_held_back(make: Make) -> None:
     case = make(CLEARED, Stream(line(2003), END, index=2003), after_index=10)
     case.etcd.state = (2001, children(("b", 1500)))
@@ -839,8 +891,7 @@ async def test_an_error_that_nobody_asks_for_is_forgotten(make: Make, caplog: py
     task.cancel()
     await asyncio.wait((task,))
     await idle()
-    await case.watcher.aclose()
-    del task
+    assert case.watcher._step is not None
     case.watcher._step = None
     gc.collect()
     await idle()
@@ -897,10 +948,9 @@ async def test_closing_ends_all(stage: str, make: Make) -> None:
     if stage != "unused":
         task = case.waiting()
         await idle()
+    probing = set(case.hub._probing.values())
     await case.watcher.aclose()
-    await idle()
-    mine = {each for each in asyncio.all_tasks() if each not in (task, asyncio.current_task())}
-    assert not mine
+    assert not asyncio.all_tasks() - probing - {task, asyncio.current_task()}
     if task is not None:
         with pytest.raises(ClientClosedError, match="the watcher is closed"):
             await task
@@ -940,7 +990,7 @@ async def test_shut_while_a_stream_arrives_leaves_no_stream(make: Make) -> None:
         await case.watcher.aclose()
         await asyncio.wait((task,))
         assert isinstance(task.exception(), ClientClosedError)
-        assert stream.closed or len(case.etcd.script) == 0
+        assert bool(stream.closed) is stream.given
         assert not case.etcd.opening
 
 
@@ -949,6 +999,20 @@ async def test_what_was_heard_and_not_taken_is_not_passed_over(make: Make) -> No
     assert await case.indexes(1) == [12]
     await case.watcher.aclose()
     assert case.watcher.index == 12
+    with pytest.raises(ClientClosedError):
+        await case.watcher.next()
+    with pytest.raises(StopAsyncIteration):
+        await case.watcher.__anext__()
+
+
+async def test_async_for_gives_what_was_heard(make: Make) -> None:
+    case = make(Stream(line(12) + line(13) + line(14)))
+    got: list[int] = []
+    async for event in case.watcher:
+        got.append(index_of(event))
+        if len(got) == 3:
+            break
+    assert got == [12, 13, 14]
 
 
 async def test_async_for_ends_with_the_watcher(make: Make) -> None:
@@ -1058,6 +1122,56 @@ async def test_a_watcher_that_is_forgotten_frees_all(make: Make) -> None:
 
 def test_a_watcher_that_was_never_built_frees_nothing() -> None:
     Watcher.__new__(Watcher).__del__()
+
+
+async def test_closed_as_its_stream_ends(make: Make) -> None:
+    stream = Stream(line(12))
+    case = make(stream)
+    await case.indexes(1)
+    task = case.waiting()
+    await idle()
+    stream.feed(END)
+    case.watcher.shut()
+    await idle()
+    assert isinstance(task.exception(), ClientClosedError)
+    assert len(case.asked) == 1
+
+
+async def test_closing_while_it_listens_waits_for_no_back_off(make: Make) -> None:
+    case = make(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream())
+    task = case.waiting()
+    await idle()
+    case.clock.awake.clear()
+    await case.watcher.aclose()
+    await idle()
+    assert isinstance(task.exception(), ClientClosedError)
+
+
+async def test_cancelled_back_off_of_a_late_endpoint_goes_on(make: Make) -> None:
+    case = make(UNREACHABLE, UNREACHABLE, Stream(line(12), END, index=12), after_index=10)
+    case.hold_back()
+    async with case.watcher:
+        case.clock.awake.clear()
+        for _ in range(3):
+            await case.nothing_comes()
+        assert case.asked == [poll_since(10)] * 2
+        case.clock.awake.set()
+        assert await case.indexes(1) == [12]
+
+
+async def test_being_left_again_and_again_is_an_outage_of_that_endpoint(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = make()
+    task = case.waiting()
+    for _ in range(3):
+        await idle()
+        case.watcher.evict()
+    await idle()
+    assert f"{ONE}: it was left, for it does not answer" in caplog.text
+    assert case.asked == [FROM_NOW] * 4
+    task.cancel()
+    await asyncio.wait((task,))
 
 
 async def test_being_left_goes_on_elsewhere(make: Make) -> None:
