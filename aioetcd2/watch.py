@@ -118,8 +118,8 @@ class Watcher:
         return self._progress.index
 
     async def __aenter__(self) -> Watcher:
-        self._entered = True
         self._begin()
+        self._entered = True
         try:
             while not self._registered:
                 await self._advance()

@@ -919,6 +919,7 @@ async def test_only_one_task_may_wait(make: Make) -> None:
         with pytest.raises(RuntimeError, match="another task is waiting"):
             await call
     assert not task.done()
+    assert not case.watcher._entered
     task.cancel()
     await asyncio.wait((task,))
     await case.nothing_comes()
