@@ -52,5 +52,5 @@ class Counting:
         """Believe a count that was taken while one wait was open throughout, or before which all events had come."""
         self.task = None
         census = None if task.cancelled() else task.result()
-        if census is not None and not live.closed and (self._progress.cursor or 0) <= census.index:
+        if census is not None and not live.closed and self._progress.reached <= census.index:
             self._progress.census = census

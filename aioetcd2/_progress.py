@@ -39,6 +39,11 @@ class Progress:
         """The index up to which every event was given away."""
         return self._delivered if self.pending else self.cursor
 
+    @property
+    def reached(self) -> int:
+        """The cursor; 0 where there is none."""
+        return self.cursor or 0
+
     def begin(self, index: int) -> None:
         """Begin at an index, where none was given."""
         if self.cursor is None and index > 0:
@@ -52,7 +57,7 @@ class Progress:
     def take(self, event: Response) -> bool:
         """Move on to an event; false if it was known already."""
         node = event.node
-        if node is None or node.modified_index <= (self.cursor or 0):
+        if node is None or node.modified_index <= self.reached:
             return False
         if self._concerns(node.key, event.action):
             if self.census is not None:

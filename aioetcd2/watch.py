@@ -366,13 +366,13 @@ class Watcher:
 
     async def _catch_up(self, live: Wait) -> None:
         """Fetch what happened between the cursor and the registration of the live stream."""
-        if (self._progress.cursor or 0) < live.index:
-            event = await self._catching.fetch(self._progress.cursor or 0, live)
+        if self._progress.reached < live.index:
+            event = await self._catching.fetch(self._progress.reached, live)
             if event is None:  # a stream since the cursor will bring what follows
                 await self._drop()
                 return
             self._take(event)
-        if (self._progress.cursor or 0) >= live.index:
+        if self._progress.reached >= live.index:
             self._catching.needed = False
             await self._catching.stop()
 
@@ -403,14 +403,13 @@ class Watcher:
         failures = error.errors if isinstance(error, ClusterError) else ()
         silent = [each.endpoint for each in failures if isinstance(each, HeaderTimeoutError)]
         late = [endpoint for endpoint in silent if not self._hub.is_late(endpoint)]
-        if not late or not any([await self._hub.holds_back(endpoint) for endpoint in late]):
+        if not any([await self._hub.holds_back(endpoint) for endpoint in late]):
             return False
         if not self._registered:
             try:
                 await self._begin_with_a_look()
             except (ClusterError, InvalidResponseError):
                 return False
-        self._catching.needed = False
         return True
 
     async def _begin_with_a_look(self) -> None:
@@ -424,8 +423,7 @@ class Watcher:
         self._troubles += 1
         if self._troubles == 1:
             return
-        if self._troubles == 2:
-            self._hub.interrupted(self._progress.key, error)
+        self._hub.interrupted(self._progress.key, error)
         limit = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(self._troubles, 16))
         await asyncio.sleep(limit * random.uniform(0.5, 1.0))
 

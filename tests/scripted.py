@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from aioetcd2 import ConnectionLostError, Health, HTTPResult, KeyNotFoundError, Node, Response
+from aioetcd2 import (
+    ClusterError,
+    ConnectError,
+    ConnectionLostError,
+    Health,
+    HTTPResult,
+    KeyNotFoundError,
+    Node,
+    Response,
+)
 from aioetcd2._request import Request
 
 from .misbehaver import key_event
@@ -85,6 +94,7 @@ class Etcd:
         self.history: list[int] = []
         self.state: tuple[int, Node | None] | Exception = (10, None)
         self.health: Health | Exception = Health(True)
+        self.unreachable: set[str] = set()
         self.closed = False
         self.has_choice = True
         self.waits: list[Wanted] = []
@@ -142,6 +152,8 @@ class Etcd:
         assert str(request) == "GET /health"
         self.probed.append(endpoint)
         await asyncio.sleep(0)
+        if endpoint in self.unreachable:
+            raise ClusterError("GET /health", [ConnectError(endpoint, "refused")])
         if isinstance(self.health, Exception):
             raise self.health
         return self.health

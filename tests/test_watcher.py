@@ -205,6 +205,16 @@ async def test_a_registered_wait_ends_an_outage_for_the_log(make: Make, caplog: 
         assert "that of /a " in caplog.records[1].message
 
 
+async def test_an_outage_begins_with_the_second_failure(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    case = make(Stream(line(12), LOST), Stream(LOST), Stream(line(13)))
+    assert await case.indexes(2) == [12, 13]
+    assert [record.message.partition(",")[0] for record in caplog.records] == ["watches are interrupted"]
+    case = make(Stream(line(12), LOST), Stream(line(13)))
+    caplog.clear()
+    assert await case.indexes(2) == [12, 13]
+    assert not caplog.records
+
+
 async def test_the_first_registration_raises_what_is_wrong(make: Make) -> None:
     for error in (UNREACHABLE, INVALID, REFUSED):
         case = make(error)
@@ -231,6 +241,13 @@ async def test_a_later_outage_is_waited_out(make: Make) -> None:
     assert await case.indexes(1) == [12]
     assert case.clock.sleeps == [0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
     assert case.asked == [FROM_NOW] + [since(10)] * 11
+
+
+async def test_not_all_try_again_at_the_same_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dice, "uniform", staticmethod(lambda least, most: 0.5 * least))
+    case = make(Stream(LOST), UNREACHABLE, Stream(line(12)))
+    assert await case.indexes(1) == [12]
+    assert case.clock.sleeps == [0.05]
 
 
 async def test_a_later_refusal_is_raised(make: Make) -> None:
@@ -317,7 +334,8 @@ async def test_an_event_ends_the_row_of_failures(make: Make) -> None:
 
 
 async def test_streams_that_bring_nothing_new_are_failures(make: Make) -> None:
-    case = make(Stream(line(12), END), *[Stream(line(12), END, index=9)] * 3, Stream(line(13), index=9))
+    again = [Stream(line(12), END, index=9) for _ in range(3)]
+    case = make(Stream(line(12), END), *again, Stream(line(13), index=9))
     assert await case.indexes(2) == [12, 13]
     assert case.clock.sleeps == [0.2, 0.4]
 
@@ -449,6 +467,13 @@ async def test_a_blocked_wait_moves_the_cursor(
     assert case.asked == [since(20), since(now) if now != 25 else FROM_NOW]
 
 
+async def test_blocked_waits_that_end_at_once_are_failures(make: Make) -> None:
+    case = make(*[Stream(END, index=30 + each) for each in range(3)], Stream(line(40), index=39), after_index=20)
+    assert await case.indexes(1) == [40]
+    assert case.asked == [since(20), since(30), since(31), since(32)]
+    assert case.clock.sleeps == [0.2, 0.4]
+
+
 async def test_a_blocked_wait_from_now_on_moves_nothing(make: Make) -> None:
     case = make(Stream(END, index=10), Stream(line(12), index=30))
     assert await case.indexes(1) == [12]
@@ -503,6 +528,15 @@ async def test_history_that_ends_before_the_stream_began(make: Make) -> None:
     case.etcd.history = [12]
     assert await case.indexes(2) == [12, 22]
     assert case.asked == [since(10), FROM_NOW, since(12)]
+
+
+@pytest.mark.parametrize(("first", "index"), [(20, 20), (1, 20), (1, 1)])
+async def test_an_event_up_to_the_registration_is_history(first: int, index: int, make: Make) -> None:
+    case = make(Stream(line(first), index=index), Stream(line(21), index=index), after_index=0)
+    case.etcd.history = [1, 20]
+    assert await case.indexes(1) == [first]
+    assert await case.indexes(1) == [20 if (first, index) == (1, 20) else 21]
+    assert case.asked == [since(0), FROM_NOW]
 
 
 async def test_an_event_behind_the_registration_is_no_history(make: Make) -> None:
@@ -597,6 +631,16 @@ async def test_only_who_is_silent_is_probed(make: Make) -> None:
     assert case.etcd.probed == [TWO]
 
 
+async def test_one_that_holds_back_is_enough(make: Make) -> None:
+    both = ClusterError("GET /a", [HeaderTimeoutError(each, "silent") for each in (ONE, TWO)])
+    case = make(Stream(LOST), both, Stream(line(12), END))
+    case.etcd.unreachable = {TWO}
+    assert await case.indexes(1) == [12]
+    assert case.etcd.probed == [ONE, TWO]
+    assert (case.hub.is_late(ONE), case.hub.is_late(TWO)) == (True, False)
+    assert case.asked == [FROM_NOW, since(10), poll_since(10)]
+
+
 async def test_who_is_known_to_hold_back_is_not_probed_again(make: Make) -> None:
     case = make(Stream(LOST), SILENT, SILENT, Stream(line(12), END))
     async with case.watcher:
@@ -659,7 +703,7 @@ async def test_cancelled_while_a_late_header_is_awaited(make: Make) -> None:
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
-    assert step.done()
+    assert step.cancelled()
     assert case.etcd.opening == 0
     assert not case.watcher._troubles
     case.etcd.script.append(Stream(line(12), END, index=12))
@@ -712,6 +756,15 @@ async def test_nothing_has_changed_so_it_goes_on(make: Make) -> None:
     assert case.clock.sleeps == [0.2]
 
 
+async def test_later_it_goes_on_for_as_long_as_nothing_has_changed(make: Make) -> None:
+    case = make(Stream(LOST), *[CLEARED] * 9, Stream(line(2003), index=2002))
+    case.etcd.state = (10, children(("b", 3)))
+    async with case.watcher:
+        await idle()
+        case.etcd.state = (2001, children(("b", 3)))
+        assert await case.indexes(1) == [2003]
+
+
 async def test_a_resync_stands_for_what_is_lost(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     case = make(CLEARED, Stream(line(2003), index=2002), after_index=10, resync=True)
@@ -747,19 +800,20 @@ async def test_at_first_it_tries_a_few_times_where_nothing_has_changed(make: Mak
     assert case.clock.sleeps[:4] == [0.2, 0.4, 0.8, 1.6]
 
 
-async def test_a_look_that_fails_is_tried_again_later(make: Make) -> None:
+@pytest.mark.parametrize("error", [UNREACHABLE, INVALID])
+async def test_a_look_that_fails_is_tried_again_later(error: Exception, make: Make) -> None:
     case = make(Stream(LOST), CLEARED, CLEARED, Stream(line(2003), index=2002))
     case.etcd.state = (10, children(("b", 3)))
     async with case.watcher:
         await idle()
-        for error in (UNREACHABLE, INVALID):
-            case.etcd.state = error
+        case.etcd.state = error
         task = case.waiting()
         while len(case.asked) < 3:
             await asyncio.sleep(0)
         case.etcd.state = (2001, children(("b", 3)))
         await task
     assert case.asked[:3] == [FROM_NOW, since(10), since(10)]
+    assert case.clock.sleeps == [0.2, 0.4]
 
 
 async def test_a_first_look_that_fails_is_told(make: Make) -> None:
@@ -777,6 +831,25 @@ async def test_after_lost_events_the_stream_comes_first(make: Make) -> None:
     await cleared(case)
     assert await case.indexes(9) == list(range(2002, 2011))
     assert case.asked == [since(10), FROM_NOW]
+
+
+async def test_nothing_to_fetch_after_lost_events(make: Make) -> None:
+    case = make(CLEARED, Stream(line(2002), index=2001), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+    await cleared(case)
+    assert await case.indexes(1) == [2002]
+    assert not case.etcd.polls
+
+
+async def test_polls_that_are_no_longer_needed_end(make: Make) -> None:
+    case = make(CLEARED, Stream(line(2011), index=2010), after_index=10)
+    case.etcd.state = (2001, children(("b", 1500)))
+    case.etcd.history = [2010]
+    await cleared(case)
+    assert await case.indexes(1) == [2010]
+    assert case.etcd.polls == list(range(2002, 2011))
+    assert not case.watcher._catching.tasks
+    assert await case.indexes(1) == [2011]
 
 
 async def test_fewer_polls_go_on_after_a_failure(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -841,7 +914,7 @@ async def test_another_cluster_has_other_events(make: Make) -> None:
         case.etcd.state = (6, children(("b", 3)))
         case.etcd.history = [7]
         error = await cleared(case)
-        assert (error.code, error.cause, error.index) == (401, "cluster c2", 6)
+        assert (error.code, error.message, error.cause, error.index) == (401, CLEARED.message, "cluster c2", 6)
         assert watcher.index == 6
         assert await case.indexes(2) == [7, 8]
 
@@ -893,6 +966,7 @@ async def test_an_error_that_nobody_asks_for_is_forgotten(make: Make, caplog: py
     await idle()
     assert case.watcher._step is not None
     case.watcher._step = None
+    del task
     gc.collect()
     await idle()
     assert "never retrieved" not in caplog.text
@@ -932,7 +1006,7 @@ async def test_entering_frees_the_watcher_for_the_next(make: Make) -> None:
 
 
 @pytest.mark.parametrize("stage", ["unused", "opening", "listening", "back-off", "catching up"])
-async def test_closing_ends_all(stage: str, make: Make) -> None:
+async def test_closing_ends_all(stage: str, make: Make, caplog: pytest.LogCaptureFixture) -> None:
     stream = Stream(index=20)
     script: dict[str, tuple[Stream | Exception, ...]] = {
         "listening": (stream,),
@@ -965,6 +1039,7 @@ async def test_closing_ends_all(stage: str, make: Make) -> None:
         async with case.watcher:
             pass
     await case.watcher.aclose()
+    assert "callback" not in caplog.text
 
 
 async def test_a_closed_watcher_attaches_to_nothing(make: Make) -> None:
@@ -1014,6 +1089,13 @@ async def test_async_for_gives_what_was_heard(make: Make) -> None:
         if len(got) == 3:
             break
     assert got == [12, 13, 14]
+
+
+async def test_an_iterator_of_the_watcher_iterates(make: Make) -> None:
+    iterator = aiter(make(Stream(line(12))).watcher)
+    async for event in iterator:
+        assert index_of(event) == 12
+        break
 
 
 async def test_async_for_ends_with_the_watcher(make: Make) -> None:
