@@ -874,9 +874,11 @@ async def test_refused_stream_comes_with_its_body() -> None:
 
 
 async def test_nothing_is_sent_once_the_transport_is_shut() -> None:
-    async with Misbehaver(fine) as server:
+    in_pieces = raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"{}", pause=0.03, then=stay)
+    async with Misbehaver(in_pieces) as server:
         transport = transport_of()
         await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
+        assert transport._drips._timer is not None
         transport.shut()
         with pytest.raises(ClientClosedError, match="make a new one"):
             await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
