@@ -878,12 +878,12 @@ async def test_nothing_is_sent_once_the_transport_is_shut() -> None:
     async with Misbehaver(in_pieces) as server:
         transport = transport_of()
         await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
-        assert transport._drips._timer is not None
+        timers = [limits._timer for limits in (transport._limits, transport._drips)]
         transport.shut()
         with pytest.raises(ClientClosedError, match="make a new one"):
             await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
         assert len(server.seen) == 1
-        assert (transport._limits._timer, transport._drips._timer) == (None, None)
+        assert [timer is not None and timer.cancelled() for timer in timers] == [True, True]
         await transport.close()
 
 
