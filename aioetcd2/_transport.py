@@ -311,9 +311,7 @@ class Transport:
                             break
                         body += piece
                 if len(body) > MAX_BODY:
-                    raise InvalidResponseError(
-                        endpoint, f"the body is longer than {MAX_BODY} bytes", maybe_applied=request.writes
-                    )
+                    raise InvalidResponseError(endpoint, f"the body is longer than {MAX_BODY} bytes")
         except asyncio.TimeoutError as error:
             self.check_open()
             reason = f"the body stalled, or came in drips, for {self.header_timeout} s after {len(body)} bytes"
@@ -346,7 +344,7 @@ class Transport:
             reason = f"no answer within the header timeout of {self.header_timeout} s"
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
-            return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}", maybe_applied=sent)
+            return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")
         words = _words(error)
         if endpoint.startswith("http:") and endpoint not in self._heard:
             words += "; it has never answered, does it serve https?"

@@ -650,9 +650,10 @@ async def test_who_is_known_to_hold_back_is_not_probed_again(make: Make) -> None
     assert case.clock.sleeps == [0.2, 0.4]
 
 
-async def test_a_look_that_fails_is_the_failure_of_the_registration(make: Make) -> None:
+@pytest.mark.parametrize("error", [UNREACHABLE, INVALID])
+async def test_a_look_that_fails_is_the_failure_of_the_registration(error: Exception, make: Make) -> None:
     case = make(SILENT)
-    case.etcd.state = UNREACHABLE
+    case.etcd.state = error
     with pytest.raises(ClusterError) as caught:
         await case.next()
     assert caught.value is SILENT
