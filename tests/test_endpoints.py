@@ -127,6 +127,8 @@ def test_endpoint_is_written_one_way(text: str, endpoint: str) -> None:
         "unix:///run/etcd.sock#x",
         "unix:///run/e tcd.sock",
         "unix:///run/e\0tcd.sock",
+        "unix:///run/e\x01tcd.sock",
+        f"http://{63 * 'a'}X:1",
     ],
 )
 def test_text_that_is_no_endpoint_is_refused_and_named(text: str) -> None:

@@ -851,6 +851,17 @@ async def test_body_that_holds_a_password_goes_to_our_endpoints_only(endpoint: s
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("secret", [False, True])
+async def test_answer_to_a_password_is_not_shown(secret: bool) -> None:
+    request = build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=secret)
+    loop, _ = failover(Script(a=answer("<html>hunter2", index=None, cluster=None)), A)
+    with pytest.raises(InvalidResponseError) as caught:
+        await loop.call(request, decode.keys)
+    assert ("hunter2" in str(caught.value)) is not secret
+    assert (b"hunter2" in caught.value.body) is not secret
+    assert caught.value.maybe_applied
+
+
 async def test_body_that_holds_a_password_follows_to_our_endpoints() -> None:
     request = build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=True)
     script = Script(a=redirect(f"{B}/x"), b=ok())

@@ -183,6 +183,12 @@ def test_text_of_a_request_shows_no_body() -> None:
     assert "hunter2" not in str(build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=True))
 
 
+@pytest.mark.parametrize(("secret", "body"), [(False, """b'{"password":"hunter2"}'"""), (True, "'***'")])
+def test_what_a_request_shows(secret: bool, body: str) -> None:
+    request = build("PUT", "/v2/x", json=b'{"password":"hunter2"}', secret=secret, replay=Replay.IF_UNSENT)
+    assert repr(request) == f"Request(PUT /v2/x, {body}, if_unsent)"
+
+
 def test_equal_requests_are_equal_and_immutable() -> None:
     first, second = (build("PUT", "/v2/keys/a", form=[("value", "x")]) for _ in range(2))
     assert first == second
