@@ -59,6 +59,7 @@ def clock() -> Clock:
         ("unix://localhost:0", "unix://localhost:0"),
         ("unix:///run/bücher://x.sock", "unix:///run/bücher://x.sock"),
         ("unix:///", "unix:///"),
+        ("unix:///run/X/", "unix:///run/X"),
     ],
 )
 def test_endpoint_is_written_one_way(text: str, endpoint: str) -> None:
