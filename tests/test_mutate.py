@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -42,7 +43,10 @@ def test_one_thing_is_changed_at_a_time(source: str, wanted: list[str]) -> None:
 
 def run(*arguments: str) -> str:
     command = [sys.executable, "-m", "tests.mutate", "_census", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # not for its tests
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_who_is_killed_and_who_survives() -> None:
