@@ -26,7 +26,7 @@ from .misbehaver import key_event
 ONE = "http://one:1"
 TWO = "http://two:2"
 END = b""
-"""The end of a stream."""
+"""The end of a stream; nothing comes after it."""
 
 
 def line(index: int, key: str = "/a", **more: Any) -> bytes:
@@ -52,6 +52,8 @@ class Stream:
                 raise ConnectionLostError(self.head.endpoint, "it was closed")
             self._more.clear()
             await self._more.wait()
+        if self.pieces[0] == END:
+            return END
         piece = self.pieces.pop(0)
         if isinstance(piece, Exception):
             raise piece

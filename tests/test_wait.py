@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from itertools import chain
 from typing import cast
 
 import pytest
-from multidict import CIMultiDict, CIMultiDictProxy
 
-from aioetcd2 import HTTPResult, InvalidResponseError, Response, _wait
+from aioetcd2 import InvalidResponseError, Response, _wait
 from aioetcd2._failover import Failover
 from aioetcd2._request import Request
 from aioetcd2._wait import Wait, index_of, poll, request_for
 
-from .misbehaver import key_event
-
-ENDPOINT = "http://a:1"
+from .scripted import END, ONE, Stream, line
 
 
-def line(index: int, key: str = "/a") -> bytes:
-    return json.dumps(key_event(key, index)).encode() + b"\n"
-
-
-class Stream:
-    """A stream of some pieces; an error among them is raised."""
-
-    def __init__(self, *pieces: bytes | Exception) -> None:
-        self.pieces = list(pieces)
-        self.closed = 0
-        headers = CIMultiDict({"X-Etcd-Index": "7", "X-Etcd-Cluster-Id": "c1"})
-        self.head = HTTPResult(200, CIMultiDictProxy(headers), b"", ENDPOINT)
-
-    async def read(self) -> bytes:
-        await asyncio.sleep(0)
-        piece = self.pieces.pop(0) if self.pieces else b""
-        if isinstance(piece, Exception):
-            raise piece
-        return piece
-
-    def close(self) -> None:
-        self.closed += 1
+def ending(*pieces: bytes | Exception) -> Stream:
+    return Stream(*pieces, END, index=7)
 
 
 async def read_all(wait: Wait) -> list[list[int]]:
@@ -71,9 +47,9 @@ def test_what_is_asked_for(recursive: bool, since: int | None, stream: bool, tar
 
 async def test_what_a_new_wait_says() -> None:
     asked_at = asyncio.get_running_loop().time() - 3
-    stream = Stream()
+    stream = ending()
     wait = Wait(stream, 5, asked_at, ends=True)
-    assert (wait.endpoint, wait.since, wait.ends, wait.index, wait.cluster) == (ENDPOINT, 5, True, 7, "c1")
+    assert (wait.endpoint, wait.since, wait.ends, wait.index, wait.cluster) == (ONE, 5, True, 7, "c1")
     assert (wait.closed, wait.useful, wait.halfway) == (False, False, False)
     assert (wait.events, wait.last, wait.silence) == (0, 0, 0)
     assert 3 <= wait.took < 4
@@ -104,7 +80,7 @@ A, B, C = line(8), line(9), line(12, "/a/b")
     ],
 )
 async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) -> None:
-    wait = Wait(Stream(*pieces), None)
+    wait = Wait(ending(*pieces), None)
     assert await read_all(wait) == read
     indexes = list(chain.from_iterable(read))
     assert wait.events == len(indexes)
@@ -113,7 +89,7 @@ async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) 
 
 
 async def test_half_an_event_shows() -> None:
-    wait = Wait(Stream(A + B[:9], B[9:]), None)
+    wait = Wait(ending(A + B[:9], B[9:]), None)
     await wait.read()
     assert wait.halfway
     await wait.read()
@@ -121,7 +97,7 @@ async def test_half_an_event_shows() -> None:
 
 
 async def test_an_event_has_what_the_header_said() -> None:
-    events = await Wait(Stream(A), None).read()
+    events = await Wait(ending(A), None).read()
     assert events is not None
     assert (events[0].index, events[0].cluster_id) == (7, "c1")
 
@@ -129,18 +105,18 @@ async def test_an_event_has_what_the_header_said() -> None:
 @pytest.mark.parametrize("pieces", [[b"{}\n"], [b"<html>\n"], [A[:9], b"\n"], [A[:9]]])
 async def test_what_is_no_event_is_told(pieces: list[bytes]) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        await read_all(Wait(Stream(*pieces), None))
-    assert caught.value.endpoint == ENDPOINT
+        await read_all(Wait(ending(*pieces), None))
+    assert caught.value.endpoint == ONE
 
 
 async def test_an_event_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_wait, "MAX_EVENT", 20)
-    wait = Wait(Stream(A + A[:9], A[:11], A[:1]), None)
+    wait = Wait(ending(A + A[:9], A[:11], A[:1]), None)
     await wait.read()
     await wait.read()
     with pytest.raises(InvalidResponseError, match="an event is longer than 20 bytes") as caught:
         await wait.read()
-    assert (caught.value.endpoint, caught.value.status) == (ENDPOINT, 200)
+    assert (caught.value.endpoint, caught.value.status) == (ONE, 200)
 
 
 def test_the_index_of_an_event() -> None:
@@ -155,7 +131,7 @@ class Opening:
         self.asked: Request | None = None
 
     async def open(self, make: Callable[[str], Request]) -> Stream:
-        self.asked = make(ENDPOINT)
+        self.asked = make(ONE)
         return self.stream
 
 
@@ -163,17 +139,17 @@ class Opening:
     ("pieces", "index"), [([A], 8), ([A[:9], A[9:]], 8), ([A + B], 8), ([A, B], 8), ([], None), ([b"\n"], None)]
 )
 async def test_a_poll_gives_its_first_event(pieces: list[bytes], index: int | None) -> None:
-    opening = Opening(Stream(*pieces))
+    opening = Opening(ending(*pieces))
     request = request_for("/k", True, 5, stream=False)
     event = await poll(cast(Failover, opening), request)
     assert opening.asked is request
     assert (None if event is None else index_of(event)) == index
     assert opening.stream.closed == 1
-    assert not opening.stream.pieces
+    assert opening.stream.pieces == [END]
 
 
 async def test_a_poll_that_fails_is_closed() -> None:
-    opening = Opening(Stream(A, InvalidResponseError(ENDPOINT, "broken")))
+    opening = Opening(ending(A, InvalidResponseError(ONE, "broken")))
     with pytest.raises(InvalidResponseError, match="broken"):
         await poll(cast(Failover, opening), request_for("/k", True, 5, stream=False))
     assert opening.stream.closed == 1
