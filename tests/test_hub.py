@@ -82,6 +82,11 @@ async def idle() -> None:
         await asyncio.sleep(0)
 
 
+async def hang(*args: object) -> Health:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
@@ -212,10 +217,6 @@ async def test_a_probe_has_its_time(
     header_timeout: float | None, seconds: float, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = WatchHub(cast(Failover, etcd), 0.1, header_timeout)
-
-    async def hang(*args: object) -> Health:
-        await asyncio.Event().wait()
-        raise AssertionError
 
     monkeypatch.setattr(etcd, "at", hang)
     start = asyncio.get_running_loop().time()
@@ -361,10 +362,6 @@ async def test_holding_back_is_found_out_soon(
     monkeypatch.setattr(_hub, "HOLDING_BACK", 0.1)
     hub = WatchHub(cast(Failover, etcd), 10.0, header_timeout)
 
-    async def hang(*args: object) -> Health:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     monkeypatch.setattr(etcd, "at", hang)
     start = asyncio.get_running_loop().time()
     assert not await hub.holds_back(ONE)
@@ -407,13 +404,13 @@ async def test_where_headers_are_held_back_all_wait_at_once(
 
 
 async def test_opening_gives_the_stream(hub: WatchHub, etcd: Etcd) -> None:
+    request = request_for("/v2/keys/a", False, None, stream=True)
     for late in (False, True):
         stream = Stream()
         etcd.script.append(stream)
         if late:
             await hub.holds_back(ONE)
-        request = request_for("/v2/keys/a", False, None, stream=True)
-        assert await hub.open(lambda endpoint, request=request: request) is stream  # type: ignore[misc]
+        assert await hub.open(lambda endpoint: request) is stream
 
 
 # --- looking and counting -------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,8 @@ class Timers:
         self.handles: list[asyncio.TimerHandle] = []
         call_later = loop.call_later
 
-        def counted(delay: float, callback: object, *args: object, **options: object) -> asyncio.TimerHandle:
-            handle = call_later(delay, callback, *args, **options)  # type: ignore[arg-type]
+        def counted(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
+            handle = call_later(delay, callback, *args, **options)
             if getattr(callback, "__self__", None).__class__ is Limits:
                 self.handles.append(handle)
             return handle
@@ -98,8 +99,9 @@ async def test_time_is_up() -> None:
     start = asyncio.get_running_loop().time()
     work = Work(limits)
     assert await work.outcome() == "TimeoutError"
-    assert isinstance(work.task.exception(), asyncio.TimeoutError)
-    assert isinstance(work.task.exception().__cause__, asyncio.CancelledError)  # type: ignore[union-attr]
+    error = work.task.exception()
+    assert isinstance(error, asyncio.TimeoutError)
+    assert isinstance(error.__cause__, asyncio.CancelledError)
     assert SECONDS <= asyncio.get_running_loop().time() - start + 0.001 < SECONDS + 0.5
     assert running(limits) == 0
 
