@@ -3,9 +3,7 @@
 Begin with `Client`.
 """
 
-import logging
-
-from ._curl import (
+from ._net.reporter import (
     disable_curl_debug,
     enable_curl_debug,
 )
@@ -175,5 +173,3 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
-
-logging.getLogger("aioetcd2").addHandler(logging.NullHandler())

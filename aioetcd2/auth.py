@@ -2,100 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any, Protocol
-
-import msgspec
-from msgspec import Struct, field
-
-from . import _response
-from ._failover import Failover
-from ._request import Replay, build, check_text, quote_segment
-from .errors import (
-    APIError,
-    AuthError,
-    EtcdError,
-    RoleExistsError,
-    RoleNotFoundError,
-    UserExistsError,
-    UserNotFoundError,
-)
-from .models import HTTPResult, Permission, Role, User
+from ._net.failover import Caller
+from ._net.request import check_text
+from ._v2 import auth
+from .errors import RoleNotFoundError
+from .models import Permission, Role, User
 
 __all__ = ["AuthAPI", "RolesAPI", "UsersAPI"]
-
-PATH = "/v2/auth"
-
-_BY_WORDS: dict[tuple[str, bool], type[APIError]] = {
-    ("User", False): UserNotFoundError,
-    ("User", True): UserExistsError,
-    ("Role", False): RoleNotFoundError,
-    ("Role", True): RoleExistsError,
-}
-_WORDS = re.compile(r"auth: (User|Role) .* (already exists|does not exist|doesn't exist)", re.DOTALL)
-
-
-class _Enabled(Struct):
-    enabled: bool
-
-
-class _Patterns(Struct, frozen=True):
-    read: tuple[str, ...] | None = None
-    write: tuple[str, ...] | None = None
-
-
-class _Permissions(Struct):
-    kv: _Patterns = _Patterns()
-
-
-class _RoleBody(Struct):
-    role: str
-    permissions: _Permissions | None = None
-
-
-class _UserBody(Struct):
-    user: str
-    roles: tuple[_RoleBody | str, ...] | None = None
-
-
-class _UserList(Struct):
-    users: tuple[_UserBody | str, ...] | None = None
-
-
-class _RoleList(Struct):
-    roles: tuple[_RoleBody | str, ...] | None = None
-
-
-class _UserChange(Struct, omit_defaults=True):
-    user: str
-    password: str | None = None
-    grant: tuple[str, ...] | None = None
-    revoke: tuple[str, ...] | None = None
-
-
-class _Change(Struct):
-    kv: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-class _RoleChange(Struct, omit_defaults=True):
-    role: str
-    permissions: _Change | None = None
-    grant: _Change | None = None
-    revoke: _Change | None = None
-
-
-_decode_enabled = msgspec.json.Decoder(_Enabled).decode
-_decode_user = msgspec.json.Decoder(_UserBody).decode
-_decode_users = msgspec.json.Decoder(_UserList).decode
-_decode_role = msgspec.json.Decoder(_RoleBody).decode
-_decode_roles = msgspec.json.Decoder(_RoleList).decode
-_encode = msgspec.json.Encoder().encode
-
-
-class Caller(Protocol):
-    """What auth needs of a client."""
-
-    _failover: Failover
 
 
 class AuthAPI:
@@ -127,7 +40,7 @@ class AuthAPI:
         Raises:
             AuthError: There is no user root, or auth is on already.
         """
-        await self._failover.call(build("PUT", f"{PATH}/enable"), _nothing)
+        await self._failover.call(auth.ENABLE, auth.nothing)
 
     async def disable(self) -> None:
         """Turn auth off; users and roles stay.
@@ -135,11 +48,11 @@ class AuthAPI:
         Raises:
             AuthError: It is off already.
         """
-        await self._failover.call(build("DELETE", f"{PATH}/enable"), _nothing)
+        await self._failover.call(auth.DISABLE, auth.nothing)
 
     async def enabled(self) -> bool:
         """Whether auth is on; open to everyone."""
-        return await self._failover.call(build("GET", f"{PATH}/enable"), _enabled)
+        return await self._failover.call(auth.ENABLED, auth.enabled)
 
 
 class UsersAPI:
@@ -155,7 +68,7 @@ class UsersAPI:
 
     async def list(self) -> list[str]:
         """The names of all users."""
-        return await self._failover.call(build("GET", f"{PATH}/users"), _user_names)
+        return await self._failover.call(auth.LIST_USERS, auth.user_names)
 
     async def get(self, name: str) -> User:
         """One user.
@@ -164,7 +77,7 @@ class UsersAPI:
             UserNotFoundError: There is no such user.
             RoleNotFoundError: The user has a role that no longer exists.
         """
-        return await self._failover.call(build("GET", _user_path(name)), _user)
+        return await self._failover.call(auth.get_user(name), auth.user)
 
     async def add(self, name: str, password: str) -> User:
         """Add a user. Sent at most once.
@@ -179,13 +92,12 @@ class UsersAPI:
             UserExistsError: There is such a user.
             AuthError: The password is empty.
         """
-        path = _user_path(name)
+        question = auth.get_user(name, once=True)
         if ":" in name:
             raise ValueError(f"a user name has no ':', HTTP Basic auth can't carry it: {name!r}")
-        body = _encode(_UserChange(name, password=check_text("password", password)))
-        request = build("PUT", path, json=body, replay=Replay.IF_UNSENT, secret=True)
-        await self._failover.call(build("GET", path, replay=Replay.IF_UNSENT), _absent)
-        return await self._failover.call(request, _user)
+        request = auth.add_user(name, check_text("password", password))
+        await self._failover.call(question, auth.absent)
+        return await self._failover.call(request, auth.user)
 
     async def remove(self, name: str) -> None:
         """Remove a user; root only while auth is off. Sent at most once.
@@ -193,7 +105,7 @@ class UsersAPI:
         Raises:
             UserNotFoundError: There is no such user.
         """
-        await self._failover.call(build("DELETE", _user_path(name), replay=Replay.IF_UNSENT), _nothing)
+        await self._failover.call(auth.remove_user(name), auth.nothing)
 
     async def grant(self, name: str, *roles: str) -> User:
         """Give roles to a user.
@@ -206,7 +118,8 @@ class UsersAPI:
             UserNotFoundError: There is no such user.
             AuthError: The user has one of the roles already; nothing has changed.
         """
-        return await self._change(_UserChange(name, grant=_names("role", roles)))
+        request = auth.change_user(name, grant=_check_names("role", roles))
+        return await self._failover.call(request, auth.user)
 
     async def revoke(self, name: str, *roles: str) -> User:
         """Take roles from a user.
@@ -219,7 +132,8 @@ class UsersAPI:
             UserNotFoundError: There is no such user.
             AuthError: The user does not have one of the roles; nothing has changed.
         """
-        return await self._change(_UserChange(name, revoke=_names("role", roles)))
+        request = auth.change_user(name, revoke=_check_names("role", roles))
+        return await self._failover.call(request, auth.user)
 
     async def change_password(self, name: str, password: str) -> User:
         """Give a user another password; that of the user who asks goes on being the old one in this client.
@@ -231,17 +145,12 @@ class UsersAPI:
         Raises:
             UserNotFoundError: There is no such user.
         """
-        change = _UserChange(name, password=check_text("password", password))
-        _user_path(name)
+        request = auth.change_password(name, check_text("password", password))
         try:
             await self.get(name)  # the server would add a user who does not exist
         except RoleNotFoundError:  # the user does exist, and has a role that is gone
             pass
-        return await self._change(change)
-
-    async def _change(self, change: _UserChange) -> User:
-        request = build("PUT", _user_path(change.user), json=_encode(change), secret=change.password is not None)
-        return await self._failover.call(request, _user)
+        return await self._failover.call(request, auth.user)
 
 
 class RolesAPI:
@@ -260,7 +169,7 @@ class RolesAPI:
 
     async def list(self) -> list[str]:
         """The names of all roles."""
-        return await self._failover.call(build("GET", f"{PATH}/roles"), _role_names)
+        return await self._failover.call(auth.LIST_ROLES, auth.role_names)
 
     async def get(self, name: str) -> Role:
         """One role.
@@ -268,7 +177,7 @@ class RolesAPI:
         Raises:
             RoleNotFoundError: There is no such role.
         """
-        return await self._failover.call(build("GET", _role_path(name)), _role)
+        return await self._failover.call(auth.get_role(name), auth.role)
 
     async def add(self, name: str) -> Role:
         """Add a role that permits nothing yet. Sent at most once.
@@ -276,9 +185,7 @@ class RolesAPI:
         Raises:
             RoleExistsError: There is such a role.
         """
-        path = _role_path(name)
-        body = _encode(_RoleChange(name, permissions=_Change({"read": (), "write": ()})))
-        return await self._failover.call(build("PUT", path, json=body, replay=Replay.IF_UNSENT), _role)
+        return await self._failover.call(auth.add_role(name), auth.role)
 
     async def remove(self, name: str) -> None:
         """Remove a role, but root. Sent at most once.
@@ -286,7 +193,7 @@ class RolesAPI:
         Raises:
             RoleNotFoundError: There is no such role.
         """
-        await self._failover.call(build("DELETE", _role_path(name), replay=Replay.IF_UNSENT), _nothing)
+        await self._failover.call(auth.remove_role(name), auth.nothing)
 
     async def grant(self, name: str, *prefixes: str, permission: Permission) -> Role:
         """Permit more to a role.
@@ -300,7 +207,8 @@ class RolesAPI:
             RoleNotFoundError: There is no such role.
             AuthError: It may do so already; nothing has changed.
         """
-        return await self._change(_RoleChange(name, grant=_patterns(prefixes, permission)))
+        request = auth.grant(name, _check_names("key prefix", prefixes), Permission(permission))
+        return await self._failover.call(request, auth.role)
 
     async def revoke(self, name: str, *prefixes: str, permission: Permission) -> Role:
         """Permit less to a role.
@@ -314,84 +222,11 @@ class RolesAPI:
             RoleNotFoundError: There is no such role.
             AuthError: It could not do so anyway; nothing has changed.
         """
-        return await self._change(_RoleChange(name, revoke=_patterns(prefixes, permission)))
-
-    async def _change(self, change: _RoleChange) -> Role:
-        return await self._failover.call(build("PUT", _role_path(change.role), json=_encode(change)), _role)
+        request = auth.revoke(name, _check_names("key prefix", prefixes), Permission(permission))
+        return await self._failover.call(request, auth.role)
 
 
-def _user_path(name: str) -> str:
-    return f"{PATH}/users/{quote_segment('a user name', name)}"
-
-
-def _role_path(name: str) -> str:
-    return f"{PATH}/roles/{quote_segment('a role name', name)}"
-
-
-def _names(what: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _check_names(what: str, names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise ValueError(f"at least one {what} is needed")
     return tuple(check_text(f"a {what}", name) for name in names)
-
-
-def _patterns(prefixes: tuple[str, ...], permission: Permission) -> _Change:
-    patterns = _names("key prefix", prefixes)
-    permission = Permission(permission)
-    reads = permission in (Permission.READ, Permission.READ_WRITE)
-    writes = permission in (Permission.WRITE, Permission.READ_WRITE)
-    return _Change({"read": patterns if reads else (), "write": patterns if writes else ()})
-
-
-def _refusal(result: HTTPResult, request: object) -> EtcdError:
-    match = _WORDS.match(_response.message_of(result))
-    known = _BY_WORDS[match[1], match[2].startswith("already")] if match is not None else AuthError
-    return _response.refusal(result, request, {404: known, 409: known}, AuthError)
-
-
-def _succeeded(result: HTTPResult, request: object) -> HTTPResult:
-    if result.status not in (200, 201):
-        raise _refusal(result, request)
-    return result
-
-
-def _nothing(result: HTTPResult, request: object) -> None:
-    _succeeded(result, request)
-
-
-def _enabled(result: HTTPResult, request: object) -> bool:
-    enabled: bool = _response.decode(_decode_enabled, _succeeded(result, request)).enabled
-    return enabled
-
-
-def _absent(result: HTTPResult, request: object) -> None:
-    if result.status == 200:
-        raise _response.api_error(UserExistsError, result, request, "the user exists already")
-    error = _refusal(result, request)
-    if isinstance(error, RoleNotFoundError):
-        raise _response.api_error(UserExistsError, result, request, "the user exists already, with a role that is gone")
-    if not isinstance(error, UserNotFoundError):
-        raise error
-
-
-def _user(result: HTTPResult, request: object) -> User:
-    body = _response.decode(_decode_user, _succeeded(result, request))
-    return User(body.user, tuple(map(_name, body.roles or ())))
-
-
-def _user_names(result: HTTPResult, request: object) -> list[str]:
-    return list(map(_name, _response.decode(_decode_users, _succeeded(result, request)).users or ()))
-
-
-def _role(result: HTTPResult, request: object) -> Role:
-    body = _response.decode(_decode_role, _succeeded(result, request))
-    kv = body.permissions.kv if body.permissions is not None else _Patterns()
-    return Role(body.role, kv.read or (), kv.write or ())
-
-
-def _role_names(result: HTTPResult, request: object) -> list[str]:
-    return list(map(_name, _response.decode(_decode_roles, _succeeded(result, request)).roles or ()))
-
-
-def _name(entry: Any) -> str:
-    name: str = entry if isinstance(entry, str) else entry.role if isinstance(entry, _RoleBody) else entry.user
-    return name

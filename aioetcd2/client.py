@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl as ssl_module
 import sys
 import weakref
@@ -16,12 +15,16 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from . import _response
-from ._endpoints import EndpointPool, parse_endpoint, parse_endpoints
-from ._failover import Failover, at_most_ten, one_line
-from ._hub import WatchHub
-from ._request import Replay, build, check_method, check_text, quote_key
-from ._transport import BaseConnector, TraceConfig, Transport
+from ._net.credentials import BasicCredentials
+from ._net.endpoints import EndpointPool, parse_endpoint, parse_endpoints
+from ._net.failover import Failover
+from ._net.redirects import at_most_ten
+from ._net.reporter import Reporter
+from ._net.request import Replay, build, check_method, check_text, quote_path
+from ._net.transport import BaseConnector, TraceConfig, Transport
+from ._v2 import responses
+from ._v2.identity import Identity
+from ._v2.keys import KeysEngine, surroundings_of
 from .auth import AuthAPI
 from .discovery import Discoverer, SRVDiscoverer
 from .errors import ClusterError, EtcdError, InvalidEndpointError, InvalidResponseError, NoEndpointsError
@@ -37,9 +40,7 @@ else:
 
 __all__ = ["Client", "ClientOptions", "EndpointSelection"]
 
-logger = logging.getLogger("aioetcd2")
-
-Fields = Mapping[str, str] | Iterable[tuple[str, str]]
+_Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class EndpointSelection(Enum):
@@ -130,10 +131,11 @@ class Client:
         _check_positive("probe_interval", probe_interval)
         self._selection = EndpointSelection(selection)
         self._pool = EndpointPool(parse_endpoints(endpoints), shuffle=self._selection is EndpointSelection.RANDOM)
+        self._reporter = Reporter()
         self._transport = Transport(
             header_timeout=header_timeout,
-            username=username,
-            password=password,
+            credentials=BasicCredentials(username, password),
+            reporter=self._reporter,
             ssl=ssl,
             connector=connector,
             trust_env=trust_env,
@@ -142,13 +144,18 @@ class Client:
         self._auto_sync = auto_sync
         self._moves = 0
         self._syncing: asyncio.Task[None] | None = None
+        self._identity = Identity(self._reporter)
         self._failover = Failover(
             self._pool,
             self._transport,
+            self._identity,
+            self._reporter,
             check_redirect=check_redirect or at_most_ten,
             on_first_use=None if auto_sync is None else self._start_syncing,
         )
-        self._watches = WatchHub(self._failover, probe_interval, header_timeout)
+        self._watches = surroundings_of(
+            self._failover, self._identity, self._reporter, probe_interval=probe_interval, header_timeout=header_timeout
+        )
         self._quorum = quorum
         self.keys = KeysAPI(self)
         self.members = MembersAPI(self)
@@ -196,11 +203,11 @@ class Client:
 
     async def close(self) -> None:
         """Close every watcher and every connection; what is under way fails with `ClientClosedError`. Idempotent."""
-        self._transport.shut()
+        self._transport.abort()
         if self._syncing is not None:
             self._syncing.cancel()
         try:
-            await self._watches.close()
+            await self._watches.liveness.close()
             if self._syncing is not None:
                 await asyncio.wait((self._syncing,))
         finally:
@@ -229,8 +236,8 @@ class Client:
         self._pool.give(parse_endpoints(endpoints))
         self._failover.rediscover = None
         self._moves += 1
-        self._failover.forget()
-        self._watches.leave(self._pool)
+        self._identity.forget()
+        self._watches.liveness.leave(self._pool)
 
     async def sync(self) -> None:
         """Use the client URLs of the cluster's members as endpoints from now on.
@@ -250,7 +257,7 @@ class Client:
         if moves != self._moves:  # these are the members of a cluster that set_endpoints() has left meanwhile
             return
         if set(found) != set(self._pool.order()):
-            logger.info("endpoints are now %s", ", ".join(found))
+            self._reporter.endpoints_changed(found)
         self._pool.replace(found)
         if self._selection is EndpointSelection.PRIORITIZE_LEADER:
             await self._pin_leader()
@@ -275,7 +282,7 @@ class Client:
         Raises:
             ClusterError: No endpoint answered.
         """
-        return await self._failover.call(build("GET", "/version"), _response.version)
+        return await self._failover.call(build("GET", "/version"), responses.version)
 
     async def health(self, endpoint: str | None = None) -> Health:
         """Whether a member has a leader and its writes get through (`GET /health`).
@@ -289,16 +296,16 @@ class Client:
         """
         request = build("GET", "/health")
         if endpoint is None:
-            return await self._failover.call(request, _response.health)
-        return await self._failover.at(parse_endpoint(endpoint), request, _response.health)
+            return await self._failover.call(request, responses.health)
+        return await self._failover.at(parse_endpoint(endpoint), request, responses.health)
 
     async def request(
         self,
         method: str,
         path: str,
         *,
-        params: Fields | None = None,
-        form: Fields | None = None,
+        params: _Fields | None = None,
+        form: _Fields | None = None,
         json: Any = None,
         one_shot: bool = False,
     ) -> HTTPResult:
@@ -322,7 +329,7 @@ class Client:
         """
         if form is not None and json is not None:
             raise ValueError("form and json exclude each other")
-        target = quote_key(path)
+        target = quote_path(path)
         request = build(
             check_method(method),
             target,
@@ -332,13 +339,16 @@ class Client:
             replay=Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
             secret=target.startswith("/v2/auth/"),
         )
-        return await self._failover.call(request, _response.raw)
+        return await self._failover.call(request, responses.raw)
+
+    def _keys_engine(self, prefix: str) -> KeysEngine:
+        return KeysEngine(self._failover, self._identity, self._watches, prefix)
 
     async def _pin_leader(self) -> None:
         try:
             leader = await self.members.leader()
         except (ClusterError, InvalidResponseError) as error:
-            logger.info("no leader to pin: %s", one_line(error))
+            self._reporter.leader_unknown(error)
             return
         for url in _usable(leader.client_urls):
             self._pool.pin(url)
@@ -354,7 +364,7 @@ async def _keep_syncing(reference: weakref.ref[Client], interval: float) -> None
         try:
             await client.sync()
         except EtcdError as error:
-            logger.warning("sync failed, next try in %s s: %s", interval, one_line(error))
+            client._reporter.sync_failed(interval, error)
         del client
         await asyncio.sleep(interval)
 
@@ -372,7 +382,7 @@ def _encode(value: Any) -> bytes:
         raise ValueError("json is nested too deeply, or holds itself") from None
 
 
-def _pairs(fields: Fields | None) -> list[tuple[str, str]]:
+def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
     if fields is None:
         return []
     pairs = list(fields.items() if isinstance(fields, Mapping) else fields)

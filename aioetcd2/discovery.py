@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from ._endpoints import parse_endpoint
+from ._net.endpoints import parse_endpoint
 from .errors import DiscoveryError, InvalidEndpointError
 
 __all__ = ["Discoverer", "SRVDiscoverer"]
@@ -28,7 +28,7 @@ class Discoverer(Protocol):
         """
 
 
-class Resolver(Protocol):
+class _Resolver(Protocol):
     """What looks up DNS records, as `dns.asyncresolver.Resolver` does."""
 
     async def resolve(self, name: str, kind: str, /) -> Iterable[Any]:
@@ -53,9 +53,9 @@ class SRVDiscoverer:
         ['https://etcd0.example.com:2379', 'https://etcd1.example.com:2379']
     """
 
-    def __init__(self, resolver: Resolver | None = None) -> None:
+    def __init__(self, resolver: _Resolver | None = None) -> None:
         self._resolver = resolver
-        self._dice = random.Random()
+        self._rng = random.Random()
 
     async def discover(self, domain: str) -> list[str]:
         """The endpoints for a domain: by priority, and within one in an order drawn by weight (RFC 2782).
@@ -95,7 +95,7 @@ class SRVDiscoverer:
             waiting = sorted(by_priority[priority], key=lambda record: (record.weight, str(record.target), record.port))
             while waiting:
                 weights = [record.weight or 0.001 for record in waiting]
-                index = self._dice.choices(range(len(waiting)), weights)[0]
+                index = self._rng.choices(range(len(waiting)), weights)[0]
                 ordered.append(waiting.pop(index))
         return ordered
 
@@ -110,7 +110,7 @@ class SRVDiscoverer:
                     continue
 
 
-def _system_resolver() -> Resolver:
+def _system_resolver() -> _Resolver:
     try:
         import dns.asyncresolver
         import dns.exception

@@ -18,7 +18,7 @@
     │   ├── NoLeaderError
     │   └── ServerError                             .status
     └── APIError                                    .code, .message, .cause, .index, .status
-        └── one class per error code, see ``_BY_CODE``
+        └── one class per error code, and those of members and auth
 
 What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
 each try. Where all of them did answer, only not as an etcd does, it raises `InvalidResponseError`. What a healthy
@@ -439,29 +439,3 @@ class ErrorCode(IntEnum):
     INVALID_ACTIVE_SIZE = 403
     INVALID_REMOVE_DELAY = 404
     CLIENT_INTERNAL = 500
-
-
-_BY_CODE: dict[int, type[APIError]] = {
-    ErrorCode.KEY_NOT_FOUND: KeyNotFoundError,
-    ErrorCode.TEST_FAILED: CompareFailedError,
-    ErrorCode.NOT_FILE: NotFileError,
-    ErrorCode.NOT_DIR: NotDirError,
-    ErrorCode.NODE_EXIST: NodeExistsError,
-    ErrorCode.ROOT_READ_ONLY: RootReadOnlyError,
-    ErrorCode.DIR_NOT_EMPTY: DirNotEmptyError,
-    ErrorCode.UNAUTHORIZED: UnauthorizedError,
-    ErrorCode.PREV_VALUE_REQUIRED: PrevValueRequiredError,
-    ErrorCode.TTL_NAN: InvalidTTLError,
-    ErrorCode.INDEX_NAN: InvalidIndexError,
-    ErrorCode.INVALID_FIELD: InvalidFieldError,
-    ErrorCode.INVALID_FORM: InvalidFormError,
-    ErrorCode.RAFT_INTERNAL: RaftInternalError,
-    ErrorCode.LEADER_ELECT: LeaderElectError,
-    ErrorCode.WATCHER_CLEARED: WatcherClearedError,
-    ErrorCode.EVENT_INDEX_CLEARED: EventIndexClearedError,
-}
-
-
-def class_for_code(code: int) -> type[APIError]:
-    """The class for one of etcd's error codes; `APIError` itself for an unknown one."""
-    return _BY_CODE.get(code, APIError)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
-from functools import lru_cache
 from typing import Protocol
 
-from . import _response
-from ._failover import Failover
-from ._hub import WatchHub
-from ._request import MANY_SLASHES, Replay, Request, build, check_index, check_text, check_ttl, quote_key
-from ._wait import request_for
-from .errors import APIError
+from ._net.request import check_text
+from ._v2.keys import KeysEngine
+from ._v2.requests import PREFIX
 from .models import Response
 from .watch import Watcher
 
 __all__ = ["KeysAPI"]
 
-PREFIX = "/v2/keys"
+MAX_TTL = 7_000_000_000
+"""Somewhat above this the server's clock overflows, and it makes the key permanent without a word."""
 
 
-class Caller(Protocol):
+class _Client(Protocol):
     """What the keys need of a client."""
 
-    _failover: Failover
-    _watches: WatchHub
     _quorum: bool
+
+    def _keys_engine(self, prefix: str) -> KeysEngine: ...
 
 
 class KeysAPI:
@@ -52,12 +50,9 @@ class KeysAPI:
         '8080'
     """
 
-    def __init__(self, client: Caller, prefix: str = PREFIX) -> None:
-        self._failover = client._failover
-        self._watches = client._watches
+    def __init__(self, client: _Client, prefix: str = PREFIX) -> None:
+        self._engine = client._keys_engine(prefix)
         self._quorum = client._quorum
-        self._prefix = quote_key(prefix).rstrip("/")
-        self._root = MANY_SLASHES.sub("/", f"/{prefix}").rstrip("/").partition(PREFIX)[2]
 
     async def get(
         self, key: str, *, recursive: bool = False, sort: bool = False, quorum: bool | None = None
@@ -76,8 +71,7 @@ class KeysAPI:
         Raises:
             KeyNotFoundError: There is no such key.
         """
-        request = _read(self._path(key), recursive, sort, self._quorum if quorum is None else quorum)
-        return await self._failover.read(request)
+        return await self._engine.get(key, recursive, sort, self._quorum if quorum is None else quorum)
 
     async def set(
         self,
@@ -109,17 +103,12 @@ class KeysAPI:
             NotFileError: The key is a directory.
             NotDirError: A part of the path is a file.
         """
-        form = [("value", check_text("value", value))]
-        if ttl is not None:
-            form.append(("ttl", check_ttl(ttl)))
-        conditions = _conditions(prev_value, prev_index)
-        if prev_exist is not None:
-            if conditions and not prev_exist:
-                raise ValueError("prev_exist=False and a previous value or index exclude each other")
-            form.append(("prevExist", "true" if prev_exist else "false"))
-        if no_value_on_success:
-            form.append(("noValueOnSuccess", "true"))
-        return await self._put(key, form + conditions, one_shot=bool(conditions) or prev_exist is False)
+        check_text("value", value)
+        seconds = _seconds(ttl)
+        _check_conditions(prev_value, prev_index)
+        if prev_exist is not None and not prev_exist and (prev_value is not None or prev_index is not None):
+            raise ValueError("prev_exist=False and a previous value or index exclude each other")
+        return await self._engine.set(key, value, seconds, prev_value, prev_index, prev_exist, no_value_on_success)
 
     async def create(self, key: str, value: str, *, ttl: float | timedelta | None = None) -> Response:
         """Write a key that does not exist; sent at most once.
@@ -160,10 +149,7 @@ class KeysAPI:
         Raises:
             NotDirError: `directory` is a file.
         """
-        form = [("value", check_text("value", value))]
-        if ttl is not None:
-            form.append(("ttl", check_ttl(ttl)))
-        return await self._write(build("POST", self._path(directory), form=form, replay=Replay.IF_UNSENT))
+        return await self._engine.create_in_order(directory, check_text("value", value), _seconds(ttl))
 
     async def refresh(self, key: str, ttl: float | timedelta) -> Response:
         """Give a key a new TTL, and leave its value; no watch fires.
@@ -175,8 +161,7 @@ class KeysAPI:
         Raises:
             KeyNotFoundError: There is no such key; it has expired, perhaps.
         """
-        form = [("refresh", "true"), ("prevExist", "true"), ("ttl", check_ttl(ttl))]
-        return await self._put(key, form, one_shot=False)
+        return await self._engine.refresh(key, _check_ttl(ttl))
 
     async def mkdir(
         self, key: str, *, ttl: float | timedelta | None = None, prev_exist: bool | None = False
@@ -196,12 +181,7 @@ class KeysAPI:
             NotFileError: There is such a directory, and `prev_exist` is `None`.
             RaftInternalError: `prev_exist` is true; etcd 3.5 can't update a directory.
         """
-        form = [("dir", "true")]
-        if ttl is not None:
-            form.append(("ttl", check_ttl(ttl)))
-        if prev_exist is not None:
-            form.append(("prevExist", "true" if prev_exist else "false"))
-        return await self._put(key, form, one_shot=prev_exist is False)
+        return await self._engine.mkdir(key, _seconds(ttl), prev_exist)
 
     async def delete(
         self,
@@ -227,9 +207,8 @@ class KeysAPI:
             NotFileError: It is a directory, and neither `recursive` nor `dir` was given.
             DirNotEmptyError: The directory is not empty, and `recursive` was not given.
         """
-        query = [(name, "true") for name, wanted in (("recursive", recursive), ("dir", dir)) if wanted]
-        query += _conditions(prev_value, prev_index)
-        return await self._write(build("DELETE", self._path(key), query=query, replay=Replay.IF_UNSENT))
+        _check_conditions(prev_value, prev_index)
+        return await self._engine.delete(key, recursive, dir, prev_value, prev_index)
 
     def watch(
         self, key: str, *, recursive: bool = False, after_index: int | None = None, resync: bool = False
@@ -246,38 +225,45 @@ class KeysAPI:
             resync: Where the server no longer holds all events since then, give one `Response` with the action
                 `resync` and the subtree as it is now, and go on; otherwise raise `EventIndexClearedError`.
         """
-        after = None if after_index is None else int(check_index("after_index", after_index, 0))
-        path = self._path(key)
-        request_for(path, True, 2**63, stream=True)
-        return Watcher(self._watches, path, f"{self._root}/{key}", recursive, after, resync)
-
-    def _path(self, key: str) -> str:
-        return self._prefix + quote_key(key)
-
-    async def _put(self, key: str, form: list[tuple[str, str]], *, one_shot: bool) -> Response:
-        replay = Replay.IF_UNSENT if one_shot else Replay.ALWAYS
-        return await self._write(build("PUT", self._path(key), form=form, replay=replay))
-
-    async def _write(self, request: Request) -> Response:
-        try:
-            response = await self._failover.call(request, _response.keys)
-        except APIError as refusal:
-            self._failover.saw(refusal.index)
-            raise
-        self._failover.saw(response.index)
-        return response
+        after = None if after_index is None else _check_index("after_index", after_index, 0)
+        return Watcher(self._engine.watch(key, recursive, after, resync))
 
 
-@lru_cache(maxsize=512)
-def _read(path: str, recursive: bool, sort: bool, quorum: bool) -> Request:
-    flags = {"recursive": recursive, "sorted": sort, "quorum": quorum}
-    return build("GET", path, query=[(name, "true") for name, wanted in flags.items() if wanted])
+def _check_index(name: str, value: int, least: int) -> int:
+    """Return an index that the server can hold.
+
+    Raises:
+        TypeError: It is not an int.
+        ValueError: It is below `least`, or more than the server can hold.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if not least <= value < 2**64:
+        raise ValueError(f"{name} is between {least} and 2**64 - 1, not {value}")
+    return int(value)
 
 
-def _conditions(prev_value: str | None, prev_index: int | None) -> list[tuple[str, str]]:
-    conditions: list[tuple[str, str]] = []
+def _check_ttl(ttl: float | timedelta) -> int:
+    """A TTL in whole seconds, fractions rounded up.
+
+    Raises:
+        TypeError: It is neither a number nor a timedelta.
+        ValueError: It is zero or less (the server would expire the key at once), or beyond what the server can hold.
+    """
+    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"ttl is seconds or a timedelta, not {type(ttl).__name__}")
+    if not 0 < seconds <= MAX_TTL:
+        raise ValueError(f"ttl is above 0 and at most {MAX_TTL} seconds, not {ttl}")
+    return math.ceil(seconds)
+
+
+def _seconds(ttl: float | timedelta | None) -> int | None:
+    return None if ttl is None else _check_ttl(ttl)
+
+
+def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:
     if prev_value is not None:
-        conditions.append(("prevValue", check_text("prev_value", prev_value)))
+        check_text("prev_value", prev_value)
     if prev_index is not None:
-        conditions.append(("prevIndex", check_index("prev_index", prev_index, 1)))
-    return conditions
+        _check_index("prev_index", prev_index, 1)

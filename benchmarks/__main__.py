@@ -41,6 +41,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, help="measure these sections only")
     parser.add_argument("--contenders", nargs="+", choices=[*CONTENDERS, GO], help="default: all that are installed")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="another checkout of aioetcd2, to compare with")
     parser.add_argument("--rounds", type=int, default=7, help="how often each contender has its turn (7)")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a turn is (0.5)")
     parser.add_argument("--calls", type=int, default=100_000, help="earlier calls, and calls for memory (100000)")
@@ -86,6 +87,7 @@ async def run(args: argparse.Namespace) -> None:
         latency=args.latency / 1000,
         event_rate=args.event_rate,
         lanes=args.lanes,
+        before=args.before,
     )
     with tempfile.TemporaryDirectory() as folder:
         await choose(settings, args.contenders, Path(folder))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aioetcd2.testing import EtcdServer
 
-from .contenders import BARE, GO, OURS
+from .contenders import BARE, BEFORE, GO, OURS
 from .harness import Crew, Process, Settings, ratios, take_turns
 from .report import Aim, Bars, Column, Section, Table, compared, ratio_aim
 
@@ -15,11 +15,13 @@ VALUE = "value"
 COLUMNS = (
     Column("a second", "rate", format=",.0f"),
     Column("over bare", "rate", over=BARE),
+    Column("over before", "rate", over=BEFORE),
     Column("p50 ms", "p50", 1e3),
     Column("p99 ms", "p99", 1e3),
     Column("p99 over bare", "p99", over=BARE),
     Column("CPU us a call", "cpu", 1e6, ",.0f"),
     Column("CPU over bare", "cpu", over=BARE),
+    Column("CPU over before", "cpu", over=BEFORE),
 )
 
 

@@ -16,6 +16,9 @@ import aiohttp
 from aioetcd2 import Client
 
 OURS = "aioetcd2"
+BEFORE = "aioetcd2 before"
+"""Another checkout of this library, which runs its own worker (`--before`)."""
+
 BARE = "bare aiohttp"
 GO = "Go"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aioetcd2.testing import EtcdServer
 
-from .contenders import BARE, OURS
+from .contenders import BARE, BEFORE, OURS
 from .harness import Figures, Settings, fresh, median, ratios
 from .report import Column, Section, compared, ratio_aim
 
@@ -13,14 +13,16 @@ WATCHERS = 1000
 COLUMNS = (
     Column("registered in s", "seconds"),
     Column("over bare", "seconds", over=BARE),
+    Column("over before", "seconds", over=BEFORE),
     Column("connections", "connections", format=",.0f"),
     Column("KiB each", "memory", 2**-10, ".1f"),
     Column("over bare", "memory", over=BARE),
+    Column("over before", "memory", over=BEFORE),
 )
 
 
 async def measure(settings: Settings) -> Section:
-    names = (OURS, BARE)
+    names = settings.only((OURS, BEFORE, BARE))
     figures: dict[str, list[Figures]] = {name: [] for name in names}
     async with EtcdServer() as server:
         for number in range(settings.rounds):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .contenders import CONTENDERS, GO
+from .contenders import BEFORE, CONTENDERS, GO, OURS
 
 Figures = dict[str, Any]
 
@@ -42,6 +42,7 @@ class Settings:
         latency: Seconds on the way to a busy watcher, each way.
         event_rate: Events a second for a busy watcher.
         lanes: Over how many connections they are written.
+        before: Another checkout of this library, which takes part.
     """
 
     rounds: int
@@ -52,6 +53,7 @@ class Settings:
     latency: float
     event_rate: float
     lanes: int
+    before: Path | None = None
     left_out: list[str] = field(default_factory=list)
     go: str | None = None
     go_versions: Figures = field(default_factory=dict)
@@ -64,11 +66,11 @@ class Settings:
 class Process:
     """A process that prints lines of JSON, and may be given some."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, folder: Path = ROOT) -> None:
         self._command = " ".join(command)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._popen = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=ROOT
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=folder
         )
         self.pid = self._popen.pid
 
@@ -114,15 +116,18 @@ class Crew:
         if name == GO:
             assert self._settings.go is not None
             return self.process(self._settings.go)
+        if name == BEFORE:
+            assert self._settings.before is not None
+            return self.process(sys.executable, "-m", "benchmarks.worker", OURS, folder=self._settings.before)
         return self.process(sys.executable, "-m", "benchmarks.worker", name)
 
     def traffic(self, *args: object) -> Process:
         """A process of traffic.py."""
         return self.process(sys.executable, "-m", "benchmarks.traffic", *map(str, args))
 
-    def process(self, *command: str) -> Process:
+    def process(self, *command: str, folder: Path = ROOT) -> Process:
         """Any process."""
-        process = Process(*command)
+        process = Process(*command, folder=folder)
         self._stack.callback(process.stop)
         return process
 
@@ -206,6 +211,8 @@ def build_go(folder: Path) -> tuple[str | None, str]:
 
 async def choose(settings: Settings, wanted: Sequence[str] | None, folder: Path) -> None:
     """Find out which contenders can take part."""
+    if settings.before is not None:
+        settings.names.append(BEFORE)
     for name in wanted or [*CONTENDERS, GO]:
         if name == GO:
             settings.go, reason = await asyncio.to_thread(build_go, folder)

@@ -8,7 +8,7 @@ from aioetcd2 import Client
 from aioetcd2.testing import EtcdServer
 
 from .calls import start
-from .contenders import BARE, GO, OURS
+from .contenders import BARE, BEFORE, GO, OURS
 from .harness import Crew, Figures, Settings, fresh, ratios, rotated, take_turns
 from .report import Aim, Bars, Column, Section, Table, compared, ratio_aim
 
@@ -21,13 +21,16 @@ TREE_DIRECTORIES, TREE_KEYS, TREE_BYTES = 100, 100, 100
 COLUMNS = (
     Column("p50 ms", "p50", 1e3),
     Column("over bare", "p50", over=BARE),
+    Column("over before", "p50", over=BEFORE),
     Column("p99 ms", "p99", 1e3),
     Column("CPU ms", "cpu", 1e3),
     Column("CPU over bare", "cpu", over=BARE),
+    Column("CPU over before", "cpu", over=BEFORE),
 )
 TREE_COLUMNS = (
     Column("ms", "seconds", 1e3, ".1f"),
     Column("over bare", "seconds", over=BARE),
+    Column("over before", "seconds", over=BEFORE),
     Column("MiB more at the peak", "peak", 2**-20, ".1f"),
     Column("over bare", "peak", over=BARE),
 )

@@ -52,7 +52,8 @@ class Column(NamedTuple):
 
 
 def compared(caption: str, figures: dict[str, list[Figures]], *columns: Column) -> Table:
-    """A table with a row for each contender."""
+    """A table with a row for each contender, and the columns over those that take part."""
+    columns = tuple(column for column in columns if column.over is None or column.over in figures)
     rows = [[name, *(column.cell(name, figures) for column in columns)] for name in figures]
     return Table(caption, ["", *(column.title for column in columns)], rows)
 

@@ -6,7 +6,7 @@ import statistics
 
 from aioetcd2.testing import EtcdServer
 
-from .contenders import OURS
+from .contenders import BEFORE, OURS
 from .harness import Crew, Figures, Settings, median, ratios, rotated
 from .report import Aim, Column, Section, compared, ratio_aim
 from .watchers import CONTENDER_OF, STREAM
@@ -24,6 +24,7 @@ COLUMNS = (
     Column("lag p99 ms", "p99", 1e3, ",.0f"),
     Column("CPU us an event", "cpu", 1e6, ",.0f"),
     Column("CPU over stream", "cpu", over=STREAM),
+    Column("CPU over before", "cpu", over=BEFORE),
 )
 
 
@@ -34,7 +35,7 @@ async def once(settings: Settings, how: str) -> Figures:
         if settings.latency:
             endpoint = (await crew.traffic("delay", endpoint, settings.latency).answer())["endpoint"]
         watcher = crew.worker(CONTENDER_OF[how])
-        await watcher.ask("watch", how=how, endpoint=endpoint, prefix=PREFIX, limit=LIMIT)
+        await watcher.ask("watch", how=OURS if how == BEFORE else how, endpoint=endpoint, prefix=PREFIX, limit=LIMIT)
         writer = crew.traffic("write", server.endpoint, PREFIX, settings.event_rate, SECONDS, settings.lanes)
         written = await writer.answer()
         seen = await watcher.answer()

@@ -17,7 +17,7 @@ import msgspec
 
 from aioetcd2 import Client, EventIndexClearedError
 
-from .contenders import BARE, GO, OURS
+from .contenders import BARE, BEFORE, GO, OURS
 
 END = "end"
 """The value of the last event; that of every other is its number, a colon, and when it was written, in nanoseconds."""
@@ -99,9 +99,15 @@ async def aio_etcd(endpoint: str, prefix: str, errors: list[str], ready: asyncio
 
 STREAM = "a bare stream, decoded by msgspec"
 
-WATCHERS: dict[str, Watch] = {OURS: ours, STREAM: bare_stream, "bare long polls": long_polls, "aio_etcd": aio_etcd}
+WATCHERS: dict[str, Watch] = {
+    OURS: ours,
+    BEFORE: ours,
+    STREAM: bare_stream,
+    "bare long polls": long_polls,
+    "aio_etcd": aio_etcd,
+}
 
-CONTENDER_OF = {OURS: OURS, STREAM: BARE, "bare long polls": BARE, "aio_etcd": "aio_etcd", GO: GO}
+CONTENDER_OF = {OURS: OURS, BEFORE: BEFORE, STREAM: BARE, "bare long polls": BARE, "aio_etcd": "aio_etcd", GO: GO}
 """Whose process runs each way to watch."""
 
 

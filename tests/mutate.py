@@ -1,7 +1,7 @@
 """Mutation testing: change one thing in one module, run its tests, and see whether one fails.
 
     git clone . ../mutants && cd ../mutants     # so that nothing is edited meanwhile
-    python -m tests.mutate _endpoints tests/test_endpoints.py
+    python -m tests.mutate _net.endpoints tests/test_endpoints.py
 
 A mutant is the module's syntax tree with one node replaced, compiled in memory: this process forks once per mutant, and
 the fork imports it for the module and runs pytest up to the first failure. No source file is changed. The module as it
@@ -12,7 +12,7 @@ they would take longer than a budget:
 
     export COVERAGE_FILE=.coverage.tests
     python -m pytest tests --cov aioetcd2 --cov-context=test --durations=0 --durations-min=0 > seconds
-    python -m tests.mutate _transport --coverage .coverage.tests --durations seconds --budget 20
+    python -m tests.mutate _net.transport --coverage .coverage.tests --durations seconds --budget 20
 
 Types, imports, docstrings, log messages and texts of errors are left alone. A mutant that survives is a test that is
 missing, or the same program in other words: somebody has to look.
@@ -282,7 +282,7 @@ def tests_by_line(
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutate", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("module", metavar="MODULE", help="such as _endpoints")
+    parser.add_argument("module", metavar="MODULE", help="such as _net.endpoints")
     parser.add_argument("tests", metavar="TESTFILE", nargs="*", help="the tests for each mutant")
     parser.add_argument("--list", action="store_true", help="only say which mutants there are")
     parser.add_argument("--only", metavar="N,N", help="the numbers of the mutants to try")
@@ -300,7 +300,8 @@ def main() -> None:
     if not (options.list or bool(options.tests) != bool(options.coverage)):
         parser.error("either TESTFILE or --coverage is needed")
 
-    name, file = f"{PACKAGE}.{options.module}", Path(PACKAGE, f"{options.module}.py")
+    name = f"{PACKAGE}.{options.module}"
+    file = Path(*name.split(".")).with_suffix(".py")
     tree = ast.parse(file.read_bytes())
     every = chosen = list(enumerate(mutants(tree)))
     if options.only:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -19,7 +19,12 @@ from aioetcd2 import (
     Node,
     Response,
 )
-from aioetcd2._request import Request
+from aioetcd2._net.failover import Failover
+from aioetcd2._net.reporter import Reporter
+from aioetcd2._net.request import Request
+from aioetcd2._v2.identity import Call, Identity
+from aioetcd2._v2.keys import surroundings_of
+from aioetcd2._watching.surroundings import Surroundings
 
 from .misbehaver import key_event
 
@@ -84,6 +89,29 @@ class Failing(NamedTuple):
     outcome: Stream | Exception
 
 
+class Seen(Identity):
+    """An identity that keeps what it was told, and asks for nothing again."""
+
+    def __init__(self) -> None:
+        super().__init__(Reporter())
+        self.indexes: list[int] = []
+
+    def saw(self, index: int) -> None:
+        self.indexes.append(index)
+
+    async def read(self, call: Call, request: Request) -> Response:
+        return await call(request)
+
+
+def surroundings(etcd: Etcd, probe_interval: float, header_timeout: float | None) -> Surroundings:
+    """What watches share, with a scripted etcd under it."""
+    failover = cast(Failover, etcd)
+    reporter = Reporter()
+    return surroundings_of(
+        failover, etcd.identity, reporter, probe_interval=probe_interval, header_timeout=header_timeout
+    )
+
+
 class Etcd:
     """Takes the place of the failover under the watchers.
 
@@ -104,10 +132,10 @@ class Etcd:
         self.reads: list[str] = []
         self.probed: list[str] = []
         self.suspected: list[str] = []
-        self.saw_indexes: list[int] = []
         self.opening = 0
+        self.identity = Seen()
 
-    async def open(self, make: Callable[[str], Request]) -> Stream:
+    async def open(self, make: Callable[[str], Request], check: object = None) -> Stream:
         outcome = self.script[0] if self.script else None
         endpoints: tuple[str, ...] = (outcome.head.endpoint,) if isinstance(outcome, Stream) else (ONE,)
         if isinstance(outcome, Failing):
@@ -139,7 +167,7 @@ class Etcd:
         found = next((index for index in self.history if index >= wanted), None)
         return Stream() if found is None else Stream(line(found), END)
 
-    async def read(self, request: Request) -> Response:
+    async def call(self, request: Request, decode: object) -> Response:
         assert request.method == "GET"
         self.reads.append(request.target)
         await asyncio.sleep(0)
@@ -159,9 +187,6 @@ class Etcd:
         if isinstance(self.health, Exception):
             raise self.health
         return self.health
-
-    def saw(self, index: int) -> None:
-        self.saw_indexes.append(index)
 
     def suspect(self, endpoint: str) -> None:
         self.suspected.append(endpoint)

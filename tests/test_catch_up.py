@@ -10,11 +10,13 @@ from typing import cast
 import pytest
 from async_timeout import timeout
 
-from aioetcd2 import ConnectionLostError, InvalidResponseError, Node, Response, _catch_up
-from aioetcd2._catch_up import CatchUp, settle
-from aioetcd2._failover import Failover
-from aioetcd2._request import Request
-from aioetcd2._wait import Wait
+from aioetcd2 import ConnectionLostError, InvalidResponseError, Node, Response
+from aioetcd2._net.failover import Failover
+from aioetcd2._net.request import Request
+from aioetcd2._v2 import catch_up
+from aioetcd2._v2.catch_up import CatchUp
+from aioetcd2._v2.stream import EventStream
+from aioetcd2._watching.opening import settle
 
 ENDPOINT = "http://a:1"
 PATH = "/v2/keys/a"
@@ -82,7 +84,7 @@ def catching() -> CatchUp:
 
 async def fetch(catching: CatchUp, cursor: int, live: Live) -> int | None:
     async with timeout(5):
-        found = await catching.fetch(cursor, cast(Wait, live))
+        found = await catching.fetch(cursor, cast(EventStream, live))
     assert found is None or found.node is not None
     return found.node.modified_index if found is not None and found.node is not None else None
 
@@ -118,7 +120,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
     class Serving(Server):
         def __init__(self, history: Iterable[int]) -> None:
             super().__init__(history)
-            monkeypatch.setattr(_catch_up, "poll", self.poll)
+            monkeypatch.setattr(catch_up, "poll", self.poll)
 
     return Serving
 
@@ -286,7 +288,7 @@ async def test_what_a_wait_brought_decides_how_to_go_on(
 ) -> None:
     live.index, live.last, live.events, live.ends = index, last, events, ends
     catching.needed = not crowd
-    catching.judge(cast(Wait, live))
+    catching.judge(cast(EventStream, live))
     assert catching.needed is crowd
 
 
@@ -295,7 +297,7 @@ async def test_a_wait_that_brought_only_history_decides_nothing(last: int, catch
     live.index, live.last, live.events = 10, last, 400
     for needed in (True, False):
         catching.needed = needed
-        catching.judge(cast(Wait, live))
+        catching.judge(cast(EventStream, live))
         assert catching.needed is needed
 
 

@@ -36,7 +36,7 @@ from .misbehaver import Misbehaver, answer, key_event
 
 PACKAGE = str(Path(aioetcd2.__file__).parent)
 
-LIMITS = {"get": (21, 22), "set": (32, 30)}
+LIMITS = {"get": (28, 17), "set": (42, 28)}
 """Entries into functions of this package, and calls from there into C."""
 
 ROUND = 1000

@@ -8,11 +8,12 @@ from typing import cast
 
 import pytest
 
-from aioetcd2._census import Census
-from aioetcd2._counting import Counting
-from aioetcd2._hub import WatchHub
-from aioetcd2._progress import Progress
-from aioetcd2._wait import Wait
+from aioetcd2 import Node
+from aioetcd2._v2.census import Census
+from aioetcd2._v2.counting import Counting
+from aioetcd2._v2.position import Position
+from aioetcd2._v2.stream import EventStream
+from aioetcd2._watching.looks import Looks
 
 
 @pytest.fixture(autouse=True)
@@ -21,20 +22,25 @@ def no_exception_in_a_callback(caplog: pytest.LogCaptureFixture) -> Iterator[Non
     assert not caplog.get_records("call")
 
 
-class Hub:
-    """Counts when it is told to, and keeps what it was asked."""
+class Looking:
+    """Looks when it is told to, and keeps what it was asked."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool, float]] = []
         self.cursors: list[int | None] = []
-        self.counted: asyncio.Future[Census | None] = asyncio.get_running_loop().create_future()
+        self.counted: asyncio.Future[tuple[int, Node | None] | None] = asyncio.get_running_loop().create_future()
 
-    async def census(self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]) -> Census | None:
+    async def in_background(
+        self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]
+    ) -> tuple[int, Node | None] | None:
         self.asked.append((path, recursive, rest))
         self.counted = asyncio.get_running_loop().create_future()
-        census = await self.counted
+        look = await self.counted
         self.cursors.append(cursor())
-        return census
+        return look
+
+
+TREES = {1: Node("/a"), 3: Node("/a", None, True, (Node("/a/b"), Node("/a/c")))}
 
 
 class Live:
@@ -45,35 +51,35 @@ class Live:
 
 class Case:
     def __init__(self) -> None:
-        self.hub = Hub()
+        self.looks = Looking()
         self.live = Live()
-        self.progress = Progress("a", True, 5)
-        self.counting = Counting(cast(WatchHub, self.hub), "/v2/keys/a", True, self.progress)
+        self.position = Position("a", True, 5)
+        self.counting = Counting(cast(Looks, self.looks), "/v2/keys/a", True, self.position)
 
     async def begin(self) -> None:
-        self.counting.begin(cast(Wait, self.live))
+        self.counting.begin(cast(EventStream, self.live))
         await asyncio.sleep(0)
 
     async def end(self, census: Census | None) -> None:
-        self.hub.counted.set_result(census)
+        self.looks.counted.set_result(None if census is None else (census.index, TREES[census.count]))
         while self.counting.task is not None:
             await asyncio.sleep(0)
 
     @property
     def number(self) -> int | None:
-        return None if self.progress.census is None else self.progress.census.count
+        return None if self.position.census is None else self.position.census.count
 
 
 async def test_a_number_that_is_not_known_is_counted_once_at_a_time() -> None:
     case = Case()
     for _ in range(3):
         await case.begin()
-    assert case.hub.asked == [("/v2/keys/a", True, 0.0)]
+    assert case.looks.asked == [("/v2/keys/a", True, 0.0)]
     await case.end(Census(5, 3, 5))
     assert case.number == 3
-    assert case.hub.cursors == [5]
+    assert case.looks.cursors == [5]
     await case.begin()
-    assert len(case.hub.asked) == 1
+    assert len(case.looks.asked) == 1
 
 
 async def test_a_number_is_lost_and_counted_again_after_longer_and_longer_rests() -> None:
@@ -81,8 +87,8 @@ async def test_a_number_is_lost_and_counted_again_after_longer_and_longer_rests(
     for _ in range(12):
         await case.begin()
         await case.end(Census(5, 3, 5))
-        case.progress.census = None
-    assert [rest for _, _, rest in case.hub.asked] == [0, 5, 10, 20, 40, 60, 60, 60, 60, 60, 60, 60]
+        case.position.census = None
+    assert [rest for _, _, rest in case.looks.asked] == [0, 5, 10, 20, 40, 60, 60, 60, 60, 60, 60, 60]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +105,7 @@ async def test_a_number_is_lost_and_counted_again_after_longer_and_longer_rests(
 async def test_what_is_believed(cursor: int | None, closed: bool, counted: Census | None, number: int | None) -> None:
     case = Case()
     await case.begin()
-    case.progress.cursor = cursor
+    case.position.cursor = cursor
     case.live.closed = closed
     await case.end(counted)
     assert case.number == number

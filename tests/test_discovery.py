@@ -132,7 +132,7 @@ async def test_by_weight_within_a_priority(names: NameServer) -> None:
     weights = {"a": 60, "b": 30, "c": 10, "d": 0}
     names.zone[PLAIN] = [f"5 {weight} 1 {host}." for host, weight in weights.items()] + ["4 0 1 first."]
     discoverer = SRVDiscoverer(names.resolver)
-    discoverer._dice = random.Random(2782)
+    discoverer._rng = random.Random(2782)
     rounds = 400
     first: Counter[str] = Counter()
     second: Counter[str] = Counter()
@@ -150,7 +150,7 @@ async def test_by_weight_within_a_priority(names: NameServer) -> None:
 async def test_all_weights_zero_is_no_order(names: NameServer) -> None:
     names.zone[PLAIN] = [f"0 0 1 {host}." for host in "abc"]
     discoverer = SRVDiscoverer(names.resolver)
-    discoverer._dice = random.Random(2782)
+    discoverer._rng = random.Random(2782)
     assert {(await discoverer.discover("example.com"))[0] for _ in range(40)} == {
         "http://a:1",
         "http://b:1",

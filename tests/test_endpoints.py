@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aioetcd2 import InvalidEndpointError, NoEndpointsError
-from aioetcd2._endpoints import COOL_BASE, COOL_CAP, EndpointPool, parse_endpoint, parse_endpoints, socket_path
+from aioetcd2._net.endpoints import (
+    COOL_BASE,
+    COOL_CAP,
+    EndpointPool,
+    Pass,
+    parse_endpoint,
+    parse_endpoints,
+    socket_path,
+)
 
 A, B, C, D, E = (f"http://{name}:2379" for name in "abcde")
 
@@ -33,6 +42,11 @@ def nothing_left_behind() -> None:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+def passing(pool: EndpointPool) -> list[str]:
+    """What one pass hands out."""
+    return list(iter(Pass(pool).next, None))
 
 
 @pytest.mark.parametrize(
@@ -253,22 +267,22 @@ def test_order_is_as_given() -> None:
     assert pool.pinned == C
 
 
-def test_order_is_shuffled_by_the_dice() -> None:
+def test_order_is_shuffled_by_the_rng() -> None:
     given = [A, B, C, D, E]
     expected = given.copy()
     random.Random(7).shuffle(expected)
-    pool = EndpointPool(given, shuffle=True, dice=random.Random(7))
+    pool = EndpointPool(given, shuffle=True, rng=random.Random(7))
     assert expected != given
     assert list(pool.order()) == expected
 
 
 def test_shuffled_clients_begin_everywhere() -> None:
-    dice = random.Random(1)
-    first = [EndpointPool([A, B, C], shuffle=True, dice=dice).pinned for _ in range(300)]
+    rng = random.Random(1)
+    first = [EndpointPool([A, B, C], shuffle=True, rng=rng).pinned for _ in range(300)]
     assert all(80 < first.count(endpoint) < 120 for endpoint in (A, B, C))
 
 
-def test_shuffling_needs_no_dice_of_the_caller() -> None:
+def test_shuffling_needs_no_rng_of_the_caller() -> None:
     assert sorted(EndpointPool([A, B, C], shuffle=True).order()) == [A, B, C]
 
 
@@ -279,7 +293,7 @@ def test_the_same_set_in_another_order_is_another_order() -> None:
 
 
 def test_the_same_set_is_not_shuffled_again() -> None:
-    pool = EndpointPool([A, B, C, D, E], shuffle=True, dice=random.Random(7))
+    pool = EndpointPool([A, B, C, D, E], shuffle=True, rng=random.Random(7))
     before = pool.order()
     for _ in range(10):
         pool.replace([E, D, C, B, A])
@@ -287,22 +301,19 @@ def test_the_same_set_is_not_shuffled_again() -> None:
 
 
 def test_a_changed_set_is_shuffled_again() -> None:
-    dice = random.Random(7)
-    pool = EndpointPool([A], shuffle=True, dice=dice)
+    rng = random.Random(7)
+    pool = EndpointPool([A], shuffle=True, rng=rng)
     expected = [B, C, D, E]
-    state = dice.getstate()
-    dice.shuffle(expected)
-    dice.setstate(state)
+    state = rng.getstate()
+    rng.shuffle(expected)
+    rng.setstate(state)
     pool.give([B, C, D, E])
     assert list(pool.order()) == expected != [B, C, D, E]
 
 
 def test_a_pass_hands_out_each_endpoint_once() -> None:
     pool = EndpointPool([A, B, C])
-    assert pool.next([]) == A
-    assert pool.next([A]) == B
-    assert pool.next([A, B]) == C
-    assert pool.next([A, B, C]) is None
+    assert passing(pool) == [A, B, C]
 
 
 def test_a_pass_begins_at_the_pin_and_goes_round() -> None:
@@ -325,7 +336,7 @@ def test_a_pass_begins_at_the_pin_even_if_that_is_hot(clock: Clock) -> None:
     pool = EndpointPool([A, B, C], clock=clock)
     pool.failed(A)
     pool.pin(A)
-    assert pool.next([]) == pool.order()[0] == A
+    assert Pass(pool).next() == pool.order()[0] == A
     pool.failed(B)
     assert pool.pinned == A
 
@@ -442,7 +453,7 @@ def test_sync_keeps_the_pin_where_it_is_still_there() -> None:
     pool.replace([C, D, B])
     assert pool.pinned == B
     assert pool.order() == (B, C, D)
-    assert pool.next([B, C, D]) == A
+    assert passing(pool) == [B, C, D, A]
 
 
 def test_pin_on_what_was_given_and_synced_keeps_what_was_synced() -> None:
@@ -453,7 +464,7 @@ def test_pin_on_what_was_given_and_synced_keeps_what_was_synced() -> None:
 
 
 def test_sync_keeps_the_pin_in_a_shuffled_pool() -> None:
-    pool = EndpointPool([A, B, C], shuffle=True, dice=random.Random(3))
+    pool = EndpointPool([A, B, C], shuffle=True, rng=random.Random(3))
     pool.pin(B)
     pool.replace([A, B, C, D, E])
     assert pool.pinned == B
@@ -483,10 +494,7 @@ def test_sync_forgets_the_cool_down_of_what_goes(clock: Clock) -> None:
 def test_what_was_given_follows_what_was_synced() -> None:
     pool = EndpointPool([A, B])
     pool.replace([C, D])
-    assert pool.next([C]) == D
-    assert pool.next([C, D]) == A
-    assert pool.next([C, D, A]) == B
-    assert pool.next([C, D, A, B]) is None
+    assert passing(pool) == [C, D, A, B]
 
 
 @pytest.mark.parametrize("synced", [[C], [C, D]])
@@ -505,7 +513,7 @@ def test_other_endpoints_given_are_fallen_back_on() -> None:
     pool.give([B])
     pool.replace([C])
     assert pool.order() == (C,)
-    assert pool.next([C]) == B
+    assert passing(pool) == [C, B]
 
 
 @pytest.mark.parametrize("given_now", [[C, B, A], [A, B]], ids=["others", "the same"])
@@ -518,20 +526,20 @@ def test_other_endpoints_given_are_begun_with_the_first(given_now: list[str], ra
 
 
 def test_other_endpoints_given_to_a_shuffled_pool_are_begun_with_any() -> None:
-    dice = random.Random(7)
-    pool = EndpointPool([A, B], shuffle=True, dice=dice)
+    rng = random.Random(7)
+    pool = EndpointPool([A, B], shuffle=True, rng=rng)
     pool.pin(B)
     expected = [E, D, C, B, A]
-    state = dice.getstate()
-    dice.shuffle(expected)
-    dice.setstate(state)
+    state = rng.getstate()
+    rng.shuffle(expected)
+    rng.setstate(state)
     pool.give([E, D, C, B, A])
     assert list(pool.order()) == expected
     assert expected[0] != B
 
 
 def test_the_same_set_given_to_a_shuffled_pool_changes_nothing() -> None:
-    pool = EndpointPool([A, B, C], shuffle=True, dice=random.Random(7))
+    pool = EndpointPool([A, B, C], shuffle=True, rng=random.Random(7))
     first, second, third = pool.order()
     pool.pin(second)
     pool.give([third, second, first])
@@ -539,14 +547,14 @@ def test_the_same_set_given_to_a_shuffled_pool_changes_nothing() -> None:
 
 
 def test_ranked_endpoints_are_never_shuffled_but_what_is_synced_is() -> None:
-    dice = random.Random(7)
-    pool = EndpointPool([A], shuffle=True, dice=dice)
+    rng = random.Random(7)
+    pool = EndpointPool([A], shuffle=True, rng=rng)
     pool.give([B, C, D, E], ranked=True)
     assert pool.order() == (B, C, D, E)
     expected = [A, C, D, E]
-    state = dice.getstate()
-    dice.shuffle(expected)
-    dice.setstate(state)
+    state = rng.getstate()
+    rng.shuffle(expected)
+    rng.setstate(state)
     pool.replace([A, C, D, E])
     assert list(pool.order()) == expected != [A, C, D, E]
     pool.give([B, C, D, E])
@@ -574,3 +582,53 @@ def test_ours_are_those_in_use_and_those_given() -> None:
 def test_what_no_lookup_could_take_is_no_endpoint(text: str) -> None:
     with pytest.raises(InvalidEndpointError):
         parse_endpoint(text)
+
+
+# --- a pass ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_pass_goes_on_over_what_is_new(clock: Clock) -> None:
+    pool = EndpointPool([A, B], clock=clock)
+    way = Pass(pool)
+    assert way.next() == A
+    way.failed(A)
+    pool.replace([B, C, A])
+    assert [way.next(), way.next(), way.next()] == [B, C, None]
+    assert list(way.tried) == [A, B, C]
+
+
+def test_a_pass_comes_late_to_what_another_finds_failing(clock: Clock) -> None:
+    pool = EndpointPool([A, B, C, D], clock=clock)
+    way = Pass(pool)
+    assert way.next() == A
+    way.failed(A)
+    pool.failed(C)
+    clock.now += 0.1
+    pool.failed(B)
+    assert [way.next(), way.next(), way.next(), way.next()] == [D, C, B, None]
+
+
+def test_the_pin_goes_where_the_pass_goes(clock: Clock) -> None:
+    pool = EndpointPool([A, B, C], clock=clock)
+    pool.failed(B)
+    clock.now += 0.1
+    pool.failed(C)
+    way = Pass(pool)
+    pinned = []
+    while (endpoint := way.next()) is not None:
+        clock.now += 0.1
+        way.failed(endpoint)
+        pinned.append(pool.pinned)
+    assert pinned == [B, C, B]  # the last has none to go to: the one that is cool first
+    assert list(way.tried) == [A, B, C]
+
+
+def test_a_pass_over_four_hundred_that_fail_takes_few_milliseconds() -> None:
+    pool = EndpointPool([f"http://h{number}:2379" for number in range(400)])
+    for _ in range(2):  # all cool, then all hot
+        begin = time.process_time()
+        way = Pass(pool)
+        while (endpoint := way.next()) is not None:
+            way.failed(endpoint)
+        assert len(way.tried) == 400
+        assert time.process_time() - begin < 0.01

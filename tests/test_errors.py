@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from aioetcd2 import _response, errors
+from aioetcd2 import errors
+from aioetcd2._net.verdict import NotServedError
+from aioetcd2._v2.responses import class_for_code
 from aioetcd2.errors import (
     APIError,
     AuthError,
@@ -54,7 +56,6 @@ from aioetcd2.errors import (
     UserNotFoundError,
     V2DisabledError,
     WatcherClearedError,
-    class_for_code,
 )
 
 A = "http://a:2379"
@@ -131,7 +132,7 @@ SAMPLES: list[EtcdError] = [
     NoLeaderError(A, "503", maybe_applied=True),
     ServerError(A, "502 bad gateway", status=502, maybe_applied=True),
     InvalidResponseError(A, "no JSON", status=200, body=b"\xff<html>", maybe_applied=True),
-    _response.PageNotFoundError(A, "no such page", status=404, body=b"404 page not found"),
+    NotServedError(A, "no such page", status=404, body=b"404 page not found"),
     *(
         cls(100, "Key not found", "/k", 17, 404, endpoint=A, request="GET /x", hint="look elsewhere")
         for cls in API_ERRORS

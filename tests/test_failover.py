@@ -35,10 +35,14 @@ from aioetcd2 import (
     UnauthorizedError,
     V2DisabledError,
 )
-from aioetcd2 import _response as decode
-from aioetcd2._endpoints import COOL_BASE, EndpointPool
-from aioetcd2._failover import Exchanger, Failover, OpenStream, at_most_ten
-from aioetcd2._request import Replay, Request, build
+from aioetcd2._net.endpoints import COOL_BASE, EndpointPool
+from aioetcd2._net.exchange import Exchanger, OpenStream
+from aioetcd2._net.failover import Failover
+from aioetcd2._net.redirects import at_most_ten
+from aioetcd2._net.reporter import Reporter
+from aioetcd2._net.request import Replay, Request, build
+from aioetcd2._v2 import responses as decode
+from aioetcd2._v2.identity import Identity
 
 A, B, C, D = (f"http://{name}:2379" for name in "abcd")
 FOREIGN = "http://elsewhere:80"
@@ -201,15 +205,28 @@ def clock() -> Clock:
     return Clock()
 
 
+class Loop(Failover):
+    """The loop, and what is known of the cluster beside it."""
+
+    identity: Identity
+
+    def read(self, request: Request) -> Awaitable[Response]:
+        return self.identity.read(lambda each: self.call(each, decode.keys), request)
+
+
 def failover(
     script: Exchanger,
     *endpoints: str,
     clock: Clock | None = None,
     check_redirect: Callable[[int], None] = at_most_ten,
     on_first_use: Callable[[], None] | None = None,
-) -> tuple[Failover, EndpointPool]:
+) -> tuple[Loop, EndpointPool]:
     pool = EndpointPool(endpoints, clock=clock or Clock())
-    return Failover(pool, script, check_redirect=check_redirect, on_first_use=on_first_use), pool
+    reporter = Reporter()
+    identity = Identity(reporter)
+    loop = Loop(pool, script, identity, reporter, check_redirect=check_redirect, on_first_use=on_first_use)
+    loop.identity = identity
+    return loop, pool
 
 
 def raised(error: type[EtcdError]) -> type[EtcdError]:
@@ -244,7 +261,7 @@ async def call(loop: Failover, request: Request = GET) -> Response:
 
 
 async def open_stream(loop: Failover) -> OpenStream:
-    return await loop.open(lambda endpoint: GET)
+    return await loop.open(lambda endpoint: GET, decode.opened)
 
 
 async def test_first_that_answers_stays_pinned() -> None:
@@ -630,7 +647,7 @@ async def test_stream_is_open_only_with_a_200(outcome: Outcome, error: type[Exce
 async def test_stream_is_asked_for_as_its_endpoint_needs() -> None:
     script = Script(a=unsent, b=ok())
     loop, _ = failover(script, A, B)
-    await loop.open(lambda endpoint: build("GET", "/v2/keys/k", query=[("at", endpoint[7])]))
+    await loop.open(lambda endpoint: build("GET", "/v2/keys/k", query=[("at", endpoint[7])]), decode.opened)
     assert [str(sent.request) for sent in script.sent] == ["GET /v2/keys/k?at=a", "GET /v2/keys/k?at=b"]
 
 
@@ -1012,12 +1029,12 @@ async def test_answer_that_names_no_cluster_changes_nothing() -> None:
 async def test_forget_forgets_cluster_and_index() -> None:
     script = Script(a=ok(100, cluster="1"), b=ok(5, cluster="2"))
     loop, pool = failover(script, A, B)
-    assert loop.newest == 0
+    assert loop.identity.high_water_mark == 0
     await loop.read(GET)
-    assert loop.newest == 100
+    assert loop.identity.high_water_mark == 100
     pool.give([B])
-    loop.forget()
-    assert loop.newest == 0
+    loop.identity.forget()
+    assert loop.identity.high_water_mark == 0
     assert (await loop.read(GET)).index == 5
     assert script.endpoints == [A, B]
     pool.give([A])
@@ -1033,7 +1050,7 @@ async def test_forget_forgets_who_was_foreign() -> None:
     with pytest.raises(ClusterMismatchError):
         await call(loop)
     pool.give([B])
-    loop.forget()
+    loop.identity.forget()
     await call(loop, PUT)
     assert script.endpoints == [A, B, B]
 
@@ -1049,7 +1066,7 @@ async def test_answer_from_before_forget_names_no_cluster() -> None:
     before = asyncio.ensure_future(call(loop))
     await asyncio.sleep(0)
     pool.give([B])
-    loop.forget()
+    loop.identity.forget()
     go.set()
     await before
     await call(loop)
@@ -1146,7 +1163,9 @@ async def test_endpoints_found_anew_are_tried_in_their_order(lines: Callable[[],
         return [B, C, D]
 
     script = Script(a=unsent, b=unsent, c=ok())
-    loop = Failover(EndpointPool([A], shuffle=True, dice=Reversing()), script)
+    reporter = Reporter()
+    pool = EndpointPool([A], shuffle=True, rng=Reversing())
+    loop = Failover(pool, script, Identity(reporter), reporter)
     loop.rediscover = rediscover
     await call(loop)
     assert script.endpoints == [A, B, C]
@@ -1277,7 +1296,7 @@ async def test_older_answer_is_asked_for_with_quorum(older: int, lines: Callable
     assert response.node is not None
     assert (response.node.value, response.index) == ("new", 101)
     assert [sent.request.target for sent in script.sent[1:]] == ["/v2/keys/k", "/v2/keys/k?quorum=true"]
-    assert loop.newest == 101
+    assert loop.identity.high_water_mark == 101
     assert lines() == [f"an answer had index {older} after 100; asking again with quorum: GET /v2/keys/k?quorum=true"]
 
 
@@ -1288,7 +1307,7 @@ async def test_answer_as_new_is_taken(index: int) -> None:
     await loop.read(GET)
     await loop.read(GET)
     assert len(script.sent) == 2
-    assert loop.newest == index
+    assert loop.identity.high_water_mark == index
 
 
 async def test_index_of_0_says_nothing() -> None:
@@ -1300,14 +1319,14 @@ async def test_index_of_0_says_nothing() -> None:
     with pytest.raises(UnauthorizedError):
         await loop.read(GET)
     assert len(script.sent) == 3
-    assert loop.newest == 100
+    assert loop.identity.high_water_mark == 100
 
 
 async def test_index_seen_elsewhere_counts() -> None:
     script = Script(a=[ok(99), ok(100)])
     loop, _ = failover(script, A)
-    loop.saw(100)
-    loop.saw(50)
+    loop.identity.saw(100)
+    loop.identity.saw(50)
     assert (await loop.read(GET)).index == 100
     assert len(script.sent) == 2
 
@@ -1333,7 +1352,7 @@ async def test_index_of_0_with_quorum_says_nothing() -> None:
     loop, _ = failover(script, A)
     await loop.read(GET)
     assert (await loop.read(GET)).index == 0
-    assert loop.newest == 100
+    assert loop.identity.high_water_mark == 100
 
 
 async def test_refusal_counts_as_seen() -> None:
@@ -1341,7 +1360,7 @@ async def test_refusal_counts_as_seen() -> None:
     loop, _ = failover(script, A)
     with pytest.raises(KeyNotFoundError):
         await loop.read(GET)
-    assert loop.newest == 100
+    assert loop.identity.high_water_mark == 100
     assert (await loop.read(GET)).index == 100
 
 
@@ -1352,7 +1371,7 @@ async def test_refusal_with_quorum_is_taken() -> None:
     with pytest.raises(KeyNotFoundError) as caught:
         await loop.read(GET)
     assert caught.value.index == 103
-    assert loop.newest == 103
+    assert loop.identity.high_water_mark == 103
 
 
 @pytest.mark.parametrize("older", [1, 7])
@@ -1361,7 +1380,7 @@ async def test_cluster_made_anew_from_older_data_is_believed(older: int) -> None
     loop, _ = failover(script, A)
     await loop.read(GET)
     assert (await loop.read(GET)).index == older
-    assert loop.newest == older
+    assert loop.identity.high_water_mark == older
     assert (await loop.read(GET)).index == older + 1
     assert len(script.sent) == 4
 
@@ -1373,7 +1392,7 @@ async def test_cluster_made_anew_without_the_key_is_believed() -> None:
     await loop.read(GET)
     with pytest.raises(KeyNotFoundError) as caught:
         await loop.read(GET)
-    assert caught.value.index == loop.newest == 7
+    assert caught.value.index == loop.identity.high_water_mark == 7
     assert (await loop.read(GET)).index == 8
     assert len(script.sent) == 4
 
@@ -1383,21 +1402,21 @@ async def test_newer_index_seen_during_the_read_with_quorum_stays(index: int) ->
     script = Script()
 
     async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.saw(200)
+        loop.identity.saw(200)
         return await ok(index)(endpoint, request)
 
     script.outcomes[A] = [ok(100), ok(99), meanwhile]
     loop, _ = failover(script, A)
     await loop.read(GET)
     assert (await loop.read(GET)).index == index
-    assert loop.newest == 200
+    assert loop.identity.high_water_mark == 200
 
 
 async def test_newer_index_seen_during_a_read_does_not_make_its_answer_old() -> None:
     script = Script()
 
     async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.saw(200)
+        loop.identity.saw(200)
         return await ok(150)(endpoint, request)
 
     script.outcomes[A] = [ok(100), meanwhile]
@@ -1405,7 +1424,7 @@ async def test_newer_index_seen_during_a_read_does_not_make_its_answer_old() -> 
     await loop.read(GET)
     assert (await loop.read(GET)).index == 150
     assert len(script.sent) == 2
-    assert loop.newest == 200
+    assert loop.identity.high_water_mark == 200
 
 
 async def test_read_with_quorum_fails_over_too() -> None:
@@ -1422,7 +1441,7 @@ async def test_no_answer_with_quorum_is_no_answer() -> None:
     await loop.read(GET)
     with pytest.raises(ClusterError):
         await loop.read(GET)
-    assert loop.newest == 100
+    assert loop.identity.high_water_mark == 100
 
 
 # One endpoint and no other

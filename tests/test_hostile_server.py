@@ -38,9 +38,9 @@ from aioetcd2 import (
     Permission,
     Response,
     Version,
-    _transport,
-    _wait,
 )
+from aioetcd2._net import transport
+from aioetcd2._v2 import stream
 from aioetcd2.watch import Watcher
 
 from .misbehaver import CLUSTER_ID, Exchange, Misbehaver, answer, chunk, hang, key_event, raw, wait_header
@@ -424,8 +424,8 @@ ONE_BY_ONE = [
 @pytest.fixture(autouse=True)
 async def no_complaints(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """The limits are small, and nothing goes wrong behind the scenes."""
-    monkeypatch.setattr(_transport, "MAX_BODY", SMALL)
-    monkeypatch.setattr(_wait, "MAX_EVENT", SMALL)
+    monkeypatch.setattr(transport, "MAX_BODY", SMALL)
+    monkeypatch.setattr(stream, "MAX_EVENT", SMALL)
     complaints: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda loop, context: complaints.append(context))

@@ -42,7 +42,7 @@ def test_one_thing_is_changed_at_a_time(source: str, wanted: list[str]) -> None:
 
 
 def run(*arguments: str) -> str:
-    command = [sys.executable, "-m", "tests.mutate", "_census", *arguments]
+    command = [sys.executable, "-m", "tests.mutate", "_v2.census", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # not for its tests
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,7 +57,7 @@ def test_who_is_killed_and_who_survives() -> None:
         if (found := re.search(rf"^ *(\d+) .*: {re.escape(change)}$", listed, re.MULTILINE))
     ]
     assert len(numbers) == 2
-    outcome = run("tests/test_progress.py", "--only", ",".join(numbers))
+    outcome = run("tests/test_position.py", "--only", ",".join(numbers))
     assert re.search(rf"^ *{numbers[0]} SURVIVED ", outcome, re.MULTILINE)
     assert re.search(rf"^ *{numbers[1]} killed ", outcome, re.MULTILINE)
     assert "{'SURVIVED': 1, 'killed': 1}" in outcome

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -11,23 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioetcd2._request import (
+from aioetcd2._net.request import (
     FORM,
     JSON,
     MAX_FORM,
     MAX_REQUEST_LINE,
-    MAX_TTL,
     Replay,
     Request,
     build,
-    check_index,
     check_method,
     check_text,
-    check_ttl,
     encode_form,
-    quote_key,
+    quote_path,
     quote_segment,
-    with_quorum,
 )
 
 VALID_TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -74,7 +68,7 @@ def nothing_left_behind() -> None:
     ],
 )
 def test_key_becomes_path(key: str, path: str) -> None:
-    assert quote_key(key) == path
+    assert quote_path(key) == path
 
 
 @given(VALID_TEXT)
@@ -82,9 +76,9 @@ def test_every_key_arrives_as_given_or_is_refused(key: str) -> None:
     segments = [segment for segment in key.split("/") if segment]
     if "." in segments or ".." in segments:
         with pytest.raises(ValueError):
-            quote_key(key)
+            quote_path(key)
         return
-    path = quote_key(key)
+    path = quote_path(key)
     assert path.isascii()
     assert path.startswith("/")
     assert "//" not in path
@@ -95,18 +89,18 @@ def test_every_key_arrives_as_given_or_is_refused(key: str) -> None:
 @pytest.mark.parametrize("key", [".", "..", "/.", "/..", "../members", "/a/../b", "/a/./b", "/a/..", "//..//", "/./"])
 def test_no_key_leaves_the_prefix(key: str) -> None:
     with pytest.raises(ValueError, match="segment"):
-        quote_key(key)
+        quote_path(key)
 
 
 def test_key_that_is_no_unicode_is_refused() -> None:
     with pytest.raises(ValueError, match="valid Unicode"):
-        quote_key(f"/{NOT_UNICODE}")
+        quote_path(f"/{NOT_UNICODE}")
 
 
 @pytest.mark.parametrize("key", [b"/a", 1, None, ["a"]])
 def test_key_of_another_type_is_refused(key: Any) -> None:
-    with pytest.raises(TypeError, match="a key is a str"):
-        quote_key(key)
+    with pytest.raises(TypeError, match="a path is a str"):
+        quote_path(key)
 
 
 @pytest.mark.parametrize(
@@ -237,31 +231,6 @@ def test_query_that_is_no_unicode_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("/v2/keys/a", "/v2/keys/a?quorum=true"),
-        ("/v2/keys/a?recursive=true", "/v2/keys/a?recursive=true&quorum=true"),
-        ("/v2/keys/a%3Fb", "/v2/keys/a%3Fb?quorum=true"),
-    ],
-)
-def test_quorum_is_added_to_a_read(target: str, expected: str) -> None:
-    assert with_quorum(Request("GET", target)) == Request("GET", expected)
-
-
-def test_read_with_quorum_is_repeated_as_the_read_itself() -> None:
-    request = with_quorum(Request("GET", "/v2/keys/a", replay=Replay.IF_UNSENT))
-    assert request == Request("GET", "/v2/keys/a?quorum=true", replay=Replay.IF_UNSENT)
-
-
-def test_no_quorum_where_etcd_would_not_read_so_long_a_line() -> None:
-    room = MAX_REQUEST_LINE - len("GET ?quorum=true HTTP/1.1\r\n")
-    longest = with_quorum(build("GET", "/" + "a" * (room - 1)))
-    assert longest is not None
-    assert len(f"{longest} HTTP/1.1\r\n") == MAX_REQUEST_LINE
-    assert with_quorum(build("GET", "/" + "a" * room)) is None
-
-
-@pytest.mark.parametrize(
     ("method", "writes"),
     [
         ("GET", False),
@@ -274,61 +243,8 @@ def test_no_quorum_where_etcd_would_not_read_so_long_a_line() -> None:
     ],
 )
 def test_writes(method: str, writes: bool) -> None:
-    assert Request(method, "/").writes is writes
-
-
-@pytest.mark.parametrize(
-    ("ttl", "text"),
-    [
-        (1, "1"),
-        (60, "60"),
-        (0.001, "1"),
-        (1.0, "1"),
-        (1.1, "2"),
-        (59.999, "60"),
-        (timedelta(seconds=90), "90"),
-        (timedelta(milliseconds=1), "1"),
-        (timedelta(days=1, microseconds=1), "86401"),
-        (MAX_TTL, "7000000000"),
-    ],
-)
-def test_ttl_is_whole_seconds_rounded_up(ttl: float | timedelta, text: str) -> None:
-    assert check_ttl(ttl) == text
-
-
-@pytest.mark.parametrize(
-    "ttl", [0, 0.0, -1, -0.5, timedelta(0), timedelta(seconds=-1), math.nan, math.inf, -math.inf, MAX_TTL + 1]
-)
-def test_ttl_that_the_server_would_misread_is_refused(ttl: float | timedelta) -> None:
-    with pytest.raises(ValueError, match="ttl is above 0"):
-        check_ttl(ttl)
-
-
-@pytest.mark.parametrize("ttl", ["60", True, None, b"1", [1]])
-def test_ttl_of_another_type_is_refused(ttl: Any) -> None:
-    with pytest.raises(TypeError, match="ttl is seconds or a timedelta"):
-        check_ttl(ttl)
-
-
-@pytest.mark.parametrize("index", [1, 2, 2**64 - 1])
-def test_index_is_written_out(index: int) -> None:
-    assert check_index("prev_index", index, 1) == str(index)
-
-
-@pytest.mark.parametrize(("index", "least"), [(0, 1), (-1, 1), (-1, 0), (2**64, 1)])
-def test_index_that_the_server_would_misread_is_refused(index: int, least: int) -> None:
-    with pytest.raises(ValueError, match="prev_index is between"):
-        check_index("prev_index", index, least)
-
-
-def test_index_may_be_0_where_that_has_a_meaning() -> None:
-    assert check_index("after_index", 0, 0) == "0"
-
-
-@pytest.mark.parametrize("index", ["7", 7.0, True, None])
-def test_index_of_another_type_is_refused(index: Any) -> None:
-    with pytest.raises(TypeError, match="prev_index is an int"):
-        check_index("prev_index", index, 1)
+    assert build(method, "/").writes is writes
+    assert build(method, "/", writes=not writes).writes is not writes
 
 
 @pytest.mark.parametrize("text", ["", "x", "\0", "\r\n", "é", "😀", "\ufffd", "\u2028"])

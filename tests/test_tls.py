@@ -23,7 +23,7 @@ from aioetcd2 import (
     InvalidEndpointError,
     UnauthorizedError,
 )
-from aioetcd2._transport import _unconnected
+from aioetcd2._net.transport import _unconnected
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, _free_port
 
 from .conftest import FAST_CLUSTER

@@ -38,12 +38,14 @@ from aioetcd2 import (
     KeyNotFoundError,
     NodeExistsError,
     Response,
-    _transport,
     disable_curl_debug,
     enable_curl_debug,
 )
-from aioetcd2 import _response as decode
-from aioetcd2._request import build
+from aioetcd2._net import transport as _transport
+from aioetcd2._net.credentials import BasicCredentials
+from aioetcd2._net.reporter import Reporter
+from aioetcd2._net.request import build
+from aioetcd2._v2 import responses as decode
 
 from .misbehaver import (
     Behaviour,
@@ -533,7 +535,7 @@ async def test_nonsense_is_not_etcd(nonsense: Behaviour) -> None:
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_body_above_the_limit_is_not_read(chunked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioetcd2._transport.MAX_BODY", 1_000_000)
+    monkeypatch.setattr("aioetcd2._net.transport.MAX_BODY", 1_000_000)
     sent = 0
 
     async def endless(exchange: Exchange) -> None:
@@ -807,10 +809,8 @@ class Answering:
 
 
 def transport_of(**options: Any) -> _transport.Transport:
-    nothing = {"username": None, "password": None, "ssl": None, "connector": None}
-    return _transport.Transport(
-        **{"header_timeout": 5.0, **nothing, "trust_env": False, "trace_configs": (), **options}
-    )
+    nobody = {"credentials": BasicCredentials(None, None), "reporter": Reporter(), "ssl": None, "connector": None}
+    return _transport.Transport(**{"header_timeout": 5.0, **nobody, "trust_env": False, "trace_configs": (), **options})
 
 
 def stream_of(transport: _transport.Transport, response: Answering) -> _transport.Stream:
@@ -848,7 +848,7 @@ async def test_stream_that_breaks_is_a_lost_connection(broken: Exception) -> Non
 async def test_stream_of_a_closed_client_says_so() -> None:
     transport = transport_of()
     stream = stream_of(transport, Answering(b"", RuntimeError("broken")))
-    transport.shut()
+    transport.abort()
     with pytest.raises(ClientClosedError):
         await stream.read()
 
@@ -878,8 +878,8 @@ async def test_nothing_is_sent_once_the_transport_is_shut() -> None:
     async with Misbehaver(in_pieces) as server:
         transport = transport_of()
         await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
-        timers = [limits._timer for limits in (transport._limits, transport._drips)]
-        transport.shut()
+        timers = [deadlines._timer for deadlines in (transport._deadlines, transport._drips)]
+        transport.abort()
         with pytest.raises(ClientClosedError, match="make a new one"):
             await transport.exchange(server.endpoint, build("GET", "/v2/keys/k"))
         assert len(server.seen) == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aioetcd2._limits import Limit, Limits
+from aioetcd2._net.deadlines import Deadline, Deadlines
 
 SECONDS = 0.05
 
@@ -18,19 +18,19 @@ LONG = 60.0
 
 
 class Work:
-    """A task that enters a limit, and keeps what became of it."""
+    """A task that enters a deadline, and keeps what became of it."""
 
-    def __init__(self, limits: Limits, *, patient: bool = False) -> None:
-        self.task = asyncio.ensure_future(self._work(limits, patient))
-        self.limit: Limit | None = None
+    def __init__(self, deadlines: Deadlines, *, patient: bool = False) -> None:
+        self.task = asyncio.ensure_future(self._work(deadlines, patient))
+        self.deadline: Deadline | None = None
         self.error: BaseException | None = None
         self.go_on = asyncio.Event()
         self.fail: Exception | None = None
 
-    async def _work(self, limits: Limits, patient: bool) -> float:
+    async def _work(self, deadlines: Deadlines, patient: bool) -> float:
         start = asyncio.get_running_loop().time()
-        self.limit = limits.begin(patient=patient)
-        with self.limit:
+        self.deadline = deadlines.begin(patient=patient)
+        with self.deadline:
             try:
                 await self.go_on.wait()
             except asyncio.CancelledError:
@@ -56,7 +56,7 @@ class Timers:
 
         def counted(delay: float, callback: Any, *args: Any, **options: Any) -> asyncio.TimerHandle:
             handle = call_later(delay, callback, *args, **options)
-            if getattr(callback, "__self__", None).__class__ is Limits:
+            if getattr(callback, "__self__", None).__class__ is Deadlines:
                 self.handles.append(handle)
             return handle
 
@@ -75,42 +75,42 @@ def no_exception_in_a_callback(caplog: pytest.LogCaptureFixture) -> Iterator[Non
 
 
 async def begun(*works: Work) -> None:
-    while any(work.limit is None for work in works):
+    while any(work.deadline is None for work in works):
         await asyncio.sleep(0)
 
 
-def running(limits: Limits) -> int:
-    return len(limits._running) + len(limits._patient)
+def running(deadlines: Deadlines) -> int:
+    return len(deadlines._running) + len(deadlines._patient)
 
 
 async def test_who_is_done_in_time_feels_nothing() -> None:
-    limits = Limits(SECONDS)
-    work = Work(limits)
+    deadlines = Deadlines(SECONDS)
+    work = Work(deadlines)
     await begun(work)
-    assert running(limits) == 1
+    assert running(deadlines) == 1
     work.go_on.set()
     assert await work.outcome() == "done"
-    assert running(limits) == 0
+    assert running(deadlines) == 0
     await asyncio.sleep(2 * SECONDS)
 
 
 async def test_time_is_up() -> None:
-    limits = Limits(SECONDS)
+    deadlines = Deadlines(SECONDS)
     start = asyncio.get_running_loop().time()
-    work = Work(limits)
+    work = Work(deadlines)
     assert await work.outcome() == "TimeoutError"
     error = work.task.exception()
     assert isinstance(error, asyncio.TimeoutError)
     assert isinstance(error.__cause__, asyncio.CancelledError)
     assert SECONDS <= asyncio.get_running_loop().time() - start + 0.001 < SECONDS + 0.5
-    assert running(limits) == 0
+    assert running(deadlines) == 0
 
 
 async def test_the_task_goes_on_after_it() -> None:
-    limits = Limits(SECONDS)
+    deadlines = Deadlines(SECONDS)
     for _ in range(2):
         with pytest.raises(asyncio.TimeoutError):
-            with limits.begin():
+            with deadlines.begin():
                 await asyncio.sleep(LONG)
     await asyncio.sleep(0)
     if sys.version_info >= (3, 11):
@@ -120,13 +120,13 @@ async def test_the_task_goes_on_after_it() -> None:
 
 
 async def test_everyone_has_the_same_time_on_one_timer(timers: Timers) -> None:
-    limits = Limits(SECONDS)
+    deadlines = Deadlines(SECONDS)
     loop = asyncio.get_running_loop()
     start = loop.time()
-    first = Work(limits)
+    first = Work(deadlines)
     await begun(first)
     await asyncio.sleep(SECONDS / 2)
-    second, third = Work(limits), Work(limits)
+    second, third = Work(deadlines), Work(deadlines)
     await begun(second, third)
     assert len(timers.handles) == 1
     assert await first.outcome() == "TimeoutError"
@@ -137,127 +137,127 @@ async def test_everyone_has_the_same_time_on_one_timer(timers: Timers) -> None:
     assert await third.outcome() == "TimeoutError"
     assert loop.time() - start > 1.4 * SECONDS
     assert 2 <= len(timers.handles) <= 3
-    fourth = Work(limits)
+    fourth = Work(deadlines)
     assert await fourth.outcome() == "TimeoutError"
 
 
 async def test_who_left_early_does_not_shorten_the_time_of_others() -> None:
-    limits = Limits(SECONDS)
-    first = Work(limits)
+    deadlines = Deadlines(SECONDS)
+    first = Work(deadlines)
     await begun(first)
     first.go_on.set()
     await first.outcome()
     await asyncio.sleep(SECONDS / 2)
     start = asyncio.get_running_loop().time()
-    second = Work(limits)
+    second = Work(deadlines)
     assert await second.outcome() == "TimeoutError"
     assert asyncio.get_running_loop().time() - start >= SECONDS - 0.001
 
 
 @pytest.mark.parametrize(("seconds", "patient"), [(SECONDS, True), (None, False), (None, True)])
 async def test_the_patient_wait_until_all_ends(seconds: float | None, patient: bool, timers: Timers) -> None:
-    limits = Limits(seconds)
-    work = Work(limits, patient=patient)
-    left = Work(limits, patient=patient)
+    deadlines = Deadlines(seconds)
+    work = Work(deadlines, patient=patient)
+    left = Work(deadlines, patient=patient)
     await begun(work, left)
     left.go_on.set()
     assert await left.outcome() == "done"
-    assert running(limits) == 1
+    assert running(deadlines) == 1
     await asyncio.sleep(3 * SECONDS)
     assert not work.task.done()
     assert not timers.handles
-    limits.expire()
+    deadlines.expire()
     assert await work.outcome() == "TimeoutError"
 
 
 async def test_all_ends(timers: Timers) -> None:
-    limits = Limits(LONG)
-    works = [Work(limits), Work(limits), Work(limits, patient=True)]
+    deadlines = Deadlines(LONG)
+    works = [Work(deadlines), Work(deadlines), Work(deadlines, patient=True)]
     await begun(*works)
-    limits.expire()
+    deadlines.expire()
     assert timers.handles[0].cancelled()
     assert [await work.outcome() for work in works] == ["TimeoutError"] * 3
-    assert running(limits) == 0
-    limits.expire()
-    work = Work(limits)
+    assert running(deadlines) == 0
+    deadlines.expire()
+    work = Work(deadlines)
     await begun(work)
     assert len(timers.handles) == 2
-    limits.expire()
+    deadlines.expire()
     assert await work.outcome() == "TimeoutError"
 
 
 async def test_all_ends_where_nothing_is_under_way(timers: Timers) -> None:
-    Limits(LONG).expire()
+    Deadlines(LONG).expire()
     assert not timers.handles
 
 
 @pytest.mark.parametrize("patient", [False, True])
 async def test_all_ends_twice_at_the_same_time(patient: bool) -> None:
-    limits = Limits(LONG)
-    work = Work(limits, patient=patient)
+    deadlines = Deadlines(LONG)
+    work = Work(deadlines, patient=patient)
     await begun(work)
-    limits.expire()
-    limits.expire()
+    deadlines.expire()
+    deadlines.expire()
     assert await work.outcome() == "TimeoutError"
 
 
 async def test_time_is_up_as_all_ends() -> None:
-    limits = Limits(SECONDS)
-    work = Work(limits)
+    deadlines = Deadlines(SECONDS)
+    work = Work(deadlines)
     await begun(work)
-    asyncio.get_running_loop().call_later(SECONDS + 0.01, limits.expire)
+    asyncio.get_running_loop().call_later(SECONDS + 0.01, deadlines.expire)
     time.sleep(2 * SECONDS)
     assert await work.outcome() == "TimeoutError"
 
 
 @pytest.mark.parametrize("patient", [False, True])
 async def test_who_is_cancelled_is_cancelled(patient: bool) -> None:
-    limits = Limits(LONG)
-    work = Work(limits, patient=patient)
+    deadlines = Deadlines(LONG)
+    work = Work(deadlines, patient=patient)
     await begun(work)
     work.task.cancel()
     assert await work.outcome() == "cancelled"
-    assert running(limits) == 0
+    assert running(deadlines) == 0
 
 
 @pytest.mark.parametrize("first", ["time", "time, by a little", "cancel"])
 async def test_who_cancels_at_the_same_time_wins(first: str) -> None:
-    limits = Limits(LONG)
-    work = Work(limits)
+    deadlines = Deadlines(LONG)
+    work = Work(deadlines)
     await begun(work)
     if first == "time":
-        limits.expire()
+        deadlines.expire()
         work.task.cancel()
     elif first == "time, by a little":
-        limits.expire()
+        deadlines.expire()
         if sys.version_info < (3, 11):  # it does it a moment later
             asyncio.get_running_loop().call_soon(work.task.cancel)
         else:
             work.task.cancel()
     else:
         work.task.cancel()
-        limits.expire()
+        deadlines.expire()
     assert await work.outcome() == "cancelled"
 
 
 async def test_another_error_wins() -> None:
-    limits = Limits(LONG)
-    work = Work(limits)
+    deadlines = Deadlines(LONG)
+    work = Work(deadlines)
     work.fail = ValueError("other")
     await begun(work)
-    limits.expire()
+    deadlines.expire()
     assert await work.outcome() == "ValueError"
 
 
 async def test_who_cleans_up_after_a_cancellation_has_its_time_too() -> None:
-    limits = Limits(SECONDS)
+    deadlines = Deadlines(SECONDS)
 
     async def clean_up() -> str:
         try:
             await asyncio.sleep(LONG)
         except asyncio.CancelledError:
             try:
-                with limits.begin():
+                with deadlines.begin():
                     await asyncio.sleep(LONG)
             except asyncio.TimeoutError:
                 return "time is up"
@@ -270,8 +270,8 @@ async def test_who_cleans_up_after_a_cancellation_has_its_time_too() -> None:
 
 
 async def test_who_pays_no_heed_goes_on() -> None:
-    limits = Limits(SECONDS)
-    with limits.begin():
+    deadlines = Deadlines(SECONDS)
+    with deadlines.begin():
         try:
             await asyncio.sleep(LONG)
         except asyncio.CancelledError:
@@ -284,9 +284,9 @@ async def test_who_pays_no_heed_goes_on() -> None:
 )
 async def test_done_at_the_same_time_is_done() -> None:
     async def work() -> str:
-        limits = Limits(LONG)
-        with limits.begin():
-            limits.expire()
+        deadlines = Deadlines(LONG)
+        with deadlines.begin():
+            deadlines.expire()
         for _ in range(3):
             await asyncio.sleep(0)
         return "done"
@@ -295,8 +295,8 @@ async def test_done_at_the_same_time_is_done() -> None:
 
 
 def test_time_that_was_spent_before_counts() -> None:
-    Limits(2.0).check(1.9)
-    Limits(None).check(1e9)
+    Deadlines(2.0).check(1.9)
+    Deadlines(None).check(1e9)
     for spent in (2.0, 2.1):
         with pytest.raises(asyncio.TimeoutError):
-            Limits(2.0).check(spent)
+            Deadlines(2.0).check(spent)

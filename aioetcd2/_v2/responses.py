@@ -9,19 +9,36 @@ import msgspec
 from msgspec import Struct
 from multidict import istr
 
-from .errors import (
+from .._net.exchange import OpenStream
+from .._net.verdict import NotServedError
+from ..errors import (
     APIError,
+    CompareFailedError,
+    DirNotEmptyError,
     EndpointError,
     ErrorCode,
     EtcdError,
+    EventIndexClearedError,
+    InvalidFieldError,
+    InvalidFormError,
+    InvalidIndexError,
     InvalidResponseError,
+    InvalidTTLError,
+    KeyNotFoundError,
+    LeaderElectError,
+    NodeExistsError,
     NoLeaderError,
+    NotDirError,
+    NotFileError,
+    PrevValueRequiredError,
+    RaftInternalError,
     RedirectError,
+    RootReadOnlyError,
     ServerError,
     UnauthorizedError,
-    class_for_code,
+    WatcherClearedError,
 )
-from .models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
+from ..models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -75,8 +92,30 @@ _decode_version = msgspec.json.Decoder(_VersionBody).decode
 _decode_health = msgspec.json.Decoder(_HealthBody).decode
 
 
-class PageNotFoundError(InvalidResponseError):
-    """A path of v2 was answered with 404 in plain text: an etcd with v2 switched off, or no etcd at all."""
+_BY_CODE: dict[int, type[APIError]] = {
+    ErrorCode.KEY_NOT_FOUND: KeyNotFoundError,
+    ErrorCode.TEST_FAILED: CompareFailedError,
+    ErrorCode.NOT_FILE: NotFileError,
+    ErrorCode.NOT_DIR: NotDirError,
+    ErrorCode.NODE_EXIST: NodeExistsError,
+    ErrorCode.ROOT_READ_ONLY: RootReadOnlyError,
+    ErrorCode.DIR_NOT_EMPTY: DirNotEmptyError,
+    ErrorCode.UNAUTHORIZED: UnauthorizedError,
+    ErrorCode.PREV_VALUE_REQUIRED: PrevValueRequiredError,
+    ErrorCode.TTL_NAN: InvalidTTLError,
+    ErrorCode.INDEX_NAN: InvalidIndexError,
+    ErrorCode.INVALID_FIELD: InvalidFieldError,
+    ErrorCode.INVALID_FORM: InvalidFormError,
+    ErrorCode.RAFT_INTERNAL: RaftInternalError,
+    ErrorCode.LEADER_ELECT: LeaderElectError,
+    ErrorCode.WATCHER_CLEARED: WatcherClearedError,
+    ErrorCode.EVENT_INDEX_CLEARED: EventIndexClearedError,
+}
+
+
+def class_for_code(code: int) -> type[APIError]:
+    """The class for one of etcd's error codes; `APIError` itself for an unknown one."""
+    return _BY_CODE.get(code, APIError)
 
 
 def raw(result: HTTPResult, request: object) -> HTTPResult:
@@ -104,6 +143,15 @@ def keys(result: HTTPResult, request: object) -> Response:
         )
     except _MALFORMED as error:
         raise invalid(result, error) from error
+
+
+def opened(stream: OpenStream, request: object) -> OpenStream:
+    """A wait that the server has registered."""
+    if stream.head.status != 200:
+        raise failure(stream.head, request)
+    if INDEX not in stream.head.headers:  # or any web page would do for a wait without an event
+        raise invalid(stream.head, "no X-Etcd-Index")
+    return stream
 
 
 def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
@@ -183,7 +231,7 @@ def failure(result: HTTPResult, request: object) -> EtcdError:
         where = result.headers.get("Location")
         return RedirectError(f"{request} at {result.endpoint}: unexpected redirect {result.status} to {where!r}")
     if result.status == 404 and result.body.startswith(PAGE_NOT_FOUND):
-        return PageNotFoundError(result.endpoint, "no such page", status=404, body=result.body)
+        return NotServedError(result.endpoint, "no such page", status=404, body=result.body)
     body = _error_body(result)
     if body is None:
         if result.status in (401, 403):

@@ -44,7 +44,8 @@ from aioetcd2 import (
     Version,
     WatcherClearedError,
 )
-from aioetcd2 import _response as decode
+from aioetcd2._net.verdict import NotServedError
+from aioetcd2._v2 import responses as decode
 
 ENDPOINT = "http://10.0.0.1:2379"
 REQUEST = "GET /v2/keys/k"
@@ -375,7 +376,7 @@ def test_refusal_without_a_code(status: int, message: str) -> None:
 @pytest.mark.parametrize("body", ["404 page not found\n", "404 page not found"])
 def test_page_that_is_not_found(body: str) -> None:
     error = error_of(body, 404)
-    assert type(error) is decode.PageNotFoundError
+    assert type(error) is NotServedError
     assert isinstance(error, InvalidResponseError)
     assert error.status == 404
 
@@ -636,9 +637,7 @@ def test_health_of_no_etcd(status: int, body: str) -> None:
         decode.health(result(body, status), "GET /health")
 
 
-@pytest.mark.parametrize(
-    ("status", "cls"), [(404, decode.PageNotFoundError), (500, ServerError), (421, InvalidResponseError)]
-)
+@pytest.mark.parametrize(("status", "cls"), [(404, NotServedError), (500, ServerError), (421, InvalidResponseError)])
 def test_health_and_version_fail_as_any(status: int, cls: type[EtcdError]) -> None:
     for parse in (decode.health, decode.version):
         with pytest.raises(cls):
@@ -692,7 +691,7 @@ def test_refusal_by_status_may_be_a_403() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "cls"),
     [
-        (404, "404 page not found\n", decode.PageNotFoundError),
+        (404, "404 page not found\n", NotServedError),
         (404, "<html>", InvalidResponseError),
         (500, {"message": "Internal Server Error"}, ServerError),
         (503, {"message": "During election"}, NoLeaderError),

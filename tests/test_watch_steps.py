@@ -7,7 +7,7 @@ import gc
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from async_timeout import timeout
@@ -25,13 +25,14 @@ from aioetcd2 import (
     Response,
     UnauthorizedError,
     Watcher,
-    watch,
 )
-from aioetcd2._failover import Failover
-from aioetcd2._hub import WatchHub
-from aioetcd2._wait import index_of
+from aioetcd2._v2 import watch_engine
+from aioetcd2._v2.position import Position
+from aioetcd2._v2.stream import index_of
+from aioetcd2._v2.watch_engine import WatchEngine
+from aioetcd2._watching import outage
 
-from .scripted import END, ONE, TWO, Etcd, Failing, Stream, line
+from .scripted import END, ONE, TWO, Etcd, Failing, Stream, line, surroundings
 
 LOST = ConnectionLostError(ONE, "it broke")
 INVALID = InvalidResponseError(ONE, "no etcd")
@@ -78,9 +79,16 @@ class Case:
     def __init__(self, clock: Clock, *script: Stream | Exception | Failing, **options: Any) -> None:
         self.clock = clock
         self.etcd = Etcd(*script)
-        self.hub = WatchHub(cast(Failover, self.etcd), 1000.0, 0.1)
-        options = {"recursive": True, "after_index": None, "resync": False, **options}
-        self.watcher = Watcher(self.hub, "/v2/keys/a", "a", **options)
+        self.shared = surroundings(self.etcd, 1000.0, 0.1)
+        self.watcher = Watcher(self.make_engine(**options))
+
+    def make_engine(self, recursive: bool = True, after_index: int | None = None, resync: bool = False) -> WatchEngine:
+        position = Position("a", recursive, after_index)
+        return WatchEngine(self.shared, self.etcd.identity, "/v2/keys/a", recursive, position, resync)
+
+    @property
+    def engine(self) -> WatchEngine:
+        return self.watcher._engine
 
     @property
     def asked(self) -> list[str]:
@@ -105,7 +113,7 @@ class Case:
 
     def hold_back(self, endpoint: str = ONE) -> None:
         """The endpoint is known to hold back headers and events."""
-        self.hub._late[endpoint] = (1, float("inf"))
+        self.shared.buffering._found[endpoint] = (1, float("inf"))
 
 
 async def idle() -> None:
@@ -119,9 +127,10 @@ Make = Callable[..., Case]
 @pytest.fixture
 async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     clock = Clock()
-    monkeypatch.setattr(watch, "asyncio", clock)
-    monkeypatch.setattr(watch, "time", clock)
-    monkeypatch.setattr(watch, "random", Dice())
+    monkeypatch.setattr(watch_engine, "asyncio", clock)
+    monkeypatch.setattr(watch_engine, "time", clock)
+    monkeypatch.setattr(outage, "asyncio", clock)
+    monkeypatch.setattr(outage, "random", Dice())
     cases: list[Case] = []
 
     def case(*script: Stream | Exception | Failing, **options: Any) -> Case:
@@ -130,7 +139,7 @@ async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
 
     yield case
     for each in cases:
-        await each.hub.close()
+        await each.shared.liveness.close()
     cases.clear()
 
 
@@ -156,11 +165,11 @@ async def test_it_begins_with_a_stream_from_now(make: Make) -> None:
         assert watcher is case.watcher
         assert watcher.index == 11
         assert case.asked == [FROM_NOW]
-        assert case.etcd.saw_indexes == [11]
+        assert case.etcd.identity.indexes == [11]
         assert not case.etcd.waits[0].patient
         assert await case.indexes(2) == [12, 13]
         assert watcher.index == 13
-        assert case.etcd.saw_indexes == [11, 12, 13]
+        assert case.etcd.identity.indexes == [11, 12, 13]
         assert case.asked == [FROM_NOW]
     assert not case.clock.sleeps
 
@@ -185,11 +194,11 @@ async def test_next_registers_too(make: Make) -> None:
 async def test_a_wait_is_attached_to_its_endpoint(make: Make) -> None:
     case = make(Failing((ONE, TWO), Stream(LOST, endpoint=TWO)), Stream(endpoint=ONE))
     async with case.watcher:
-        assert list(case.hub._at) == [TWO]
+        assert list(case.shared.liveness._at) == [TWO]
         await case.nothing_comes()
-        assert list(case.hub._at) == [ONE]
-    assert not case.hub._at
-    assert not list(case.hub._watchers)
+        assert list(case.shared.liveness._at) == [ONE]
+    assert not case.shared.liveness._at
+    assert not list(case.shared.liveness._watchers)
 
 
 async def test_a_registered_wait_ends_an_outage_for_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
@@ -262,7 +271,7 @@ async def test_being_left_before_the_first_registration_is_no_failure(make: Make
     task = case.waiting()
     await idle()
     case.etcd.script.append(Stream(line(12)))
-    case.watcher.evict()
+    case.engine.evict()
     async with timeout(3):
         await task
     assert case.asked == [FROM_NOW] * 2
@@ -275,8 +284,8 @@ async def test_registering_counts_the_keys(make: Make) -> None:
     async with case.watcher:
         await idle()
         assert case.etcd.reads == ["/v2/keys/a?recursive=true"]
-        assert case.watcher._progress.census is not None
-        assert case.watcher._progress.census.count == 2
+        assert case.engine._position.census is not None
+        assert case.engine._position.census.count == 2
 
 
 async def test_listening_counts_the_keys_again(make: Make) -> None:
@@ -284,10 +293,10 @@ async def test_listening_counts_the_keys_again(make: Make) -> None:
     case = make(stream)
     async with case.watcher:
         await idle()
-        case.watcher._progress.census = None
+        case.engine._position.census = None
         stream.feed(line(11))
         await case.next()
-        assert case.watcher._counting.task is not None
+        assert case.engine._counting.task is not None
 
 
 # --- listening ------------------------------------------------------------------------------------------------------
@@ -305,22 +314,22 @@ async def test_opening_again_at_the_same_endpoint_leaves_its_probes_alone(make: 
     first = Stream(line(12))
     case = make(first, Stream(line(13)))
     await case.next()
-    probing = case.hub._probing[ONE]
+    probing = case.shared.liveness._probing[ONE]
     first.feed(LOST)
     await case.next()
-    assert case.hub._probing[ONE] is probing
+    assert case.shared.liveness._probing[ONE] is probing
 
 
 async def test_a_redirected_wait_is_attached_where_it_got_to(make: Make) -> None:
     case = make(Failing((ONE,), Stream(endpoint=TWO)))
     async with case.watcher:
-        assert list(case.hub._at) == [TWO]
+        assert list(case.shared.liveness._at) == [TWO]
 
 
 async def test_who_begins_in_an_outage_does_not_end_it(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     case = make(Stream())
-    case.hub.interrupted("/b", UNREACHABLE)
+    case.shared.outage.interrupts("/b", UNREACHABLE)
     async with case.watcher:
         assert "go on again" not in caplog.text
 
@@ -364,7 +373,7 @@ async def test_several_events_at_once(make: Make) -> None:
     assert case.watcher.index == 12
     assert await case.indexes(1) == [13]
     assert case.watcher.index == 14
-    assert case.etcd.saw_indexes[-1] == 14
+    assert case.etcd.identity.indexes[-1] == 14
 
 
 async def test_a_stream_that_may_have_been_dropped_is_opened_again(make: Make) -> None:
@@ -372,7 +381,7 @@ async def test_a_stream_that_may_have_been_dropped_is_opened_again(make: Make) -
         streams = [Stream(line(11 + each)) for each in range(number)]
         first = Stream(*(stream.pieces[0] for stream in streams))
         case = make(first, Stream(index=120))
-        case.hub.hush._seconds = 0.02
+        case.shared.hush._seconds = 0.02
         await case.indexes(number)
         task = case.waiting()
         await asyncio.sleep(0.1)
@@ -397,7 +406,7 @@ async def test_patience_adds_up_over_calls(make: Make) -> None:
     """Who asks for the next event a little at a time has waited as long as who waits once."""
     first = Stream(*(line(11 + each) for each in range(100)))
     case = make(first, Stream())
-    case.hub.hush._seconds = 5.0
+    case.shared.hush._seconds = 5.0
     await case.indexes(100)
     await listen_for(case, 2.6)
     first.feed(line(200, "/b"))
@@ -413,7 +422,7 @@ async def test_patience_adds_up_over_calls(make: Make) -> None:
 async def test_half_an_event_that_stays_half_is_held_back(make: Make) -> None:
     event = line(12)
     case = make(Stream(event[:9]), Stream(event, END, index=11))
-    case.hub.stuck._seconds = 0.02
+    case.shared.stuck._seconds = 0.02
     assert await case.indexes(1) == [12]
     assert case.etcd.probed == [ONE]
     assert case.asked == [FROM_NOW, poll_since(10)]
@@ -423,7 +432,7 @@ async def test_half_an_event_that_stays_half_is_held_back(make: Make) -> None:
 async def test_a_whole_event_may_be_waited_for(make: Make) -> None:
     stream = Stream(line(12))
     case = make(stream)
-    case.hub.stuck._seconds = case.hub.hush._seconds = 0.02
+    case.shared.stuck._seconds = case.shared.hush._seconds = 0.02
     await case.indexes(1)
     task = case.waiting()
     await asyncio.sleep(0.1)
@@ -462,7 +471,7 @@ async def test_a_blocked_wait_moves_the_cursor(
     task.cancel()
     await asyncio.wait((task,))
     if event:
-        case.watcher._progress.pending.clear()
+        case.engine._position.pending.clear()
         await case.nothing_comes()
     assert case.asked == [since(20), since(now) if now != 25 else FROM_NOW]
 
@@ -485,7 +494,7 @@ async def test_a_wait_that_is_left_proves_nothing(make: Make) -> None:
     task = case.waiting()
     await idle()
     case.clock.now += 2
-    case.watcher.evict()
+    case.engine.evict()
     await idle()
     assert case.asked[1] == since(20)
     task.cancel()
@@ -518,8 +527,8 @@ async def test_history_is_fetched_beside_a_stream_from_now(make: Make) -> None:
     assert case.asked == [since(10), FROM_NOW]
     assert old.closed
     assert case.etcd.polls == [13, 16]
-    assert not case.watcher._catching.tasks
-    assert not case.watcher._catching.needed
+    assert not case.engine._catching.tasks
+    assert not case.engine._catching.needed
 
 
 async def test_history_that_ends_before_the_stream_began(make: Make) -> None:
@@ -595,8 +604,8 @@ async def test_where_it_is_known_to_hold_back_it_begins_with_a_look(make: Make) 
     async with case.watcher as watcher:
         assert watcher.index == 31
         assert case.asked == []
-        assert watcher._progress.census is not None
-        assert watcher._progress.census.count == 2
+        assert watcher._engine._position.census is not None
+        assert watcher._engine._position.census.count == 2
         assert await case.indexes(1) == [33]
         assert case.asked == [poll_since(31)]
 
@@ -637,7 +646,7 @@ async def test_one_that_holds_back_is_enough(make: Make) -> None:
     case.etcd.unreachable = {TWO}
     assert await case.indexes(1) == [12]
     assert case.etcd.probed == [ONE, TWO]
-    assert (case.hub.is_late(ONE), case.hub.is_late(TWO)) == (True, False)
+    assert (case.shared.buffering.at(ONE), case.shared.buffering.at(TWO)) == (True, False)
     assert case.asked == [FROM_NOW, since(10), poll_since(10)]
 
 
@@ -677,7 +686,7 @@ async def test_a_late_endpoint_needs_no_history_beside_it(make: Make) -> None:
     assert await case.indexes(1) == [15]
     assert case.asked == [since(10), poll_since(12)]
     assert not case.etcd.polls
-    assert not case.watcher._catching.needed
+    assert not case.engine._catching.needed
 
 
 async def test_found_to_be_late_while_its_header_is_awaited(make: Make) -> None:
@@ -699,14 +708,14 @@ async def test_cancelled_while_a_late_header_is_awaited(make: Make) -> None:
     task = case.waiting()
     await idle()
     assert case.etcd.opening == 1
-    step = case.watcher._step
+    step = case.engine._step
     assert step is not None
     task.cancel()
     await asyncio.wait((task,))
     assert task.cancelled()
     assert step.cancelled()
     assert case.etcd.opening == 0
-    assert not case.watcher._troubles
+    assert not case.engine._backoff.troubles
     case.etcd.script.append(Stream(line(12), END, index=12))
     assert await case.indexes(1) == [12]
 
@@ -739,7 +748,7 @@ async def test_lost_events_are_told(make: Make) -> None:
 
 async def test_of_the_root_too(make: Make) -> None:
     case = make(CLEARED, after_index=10)
-    watcher = Watcher(case.hub, "/v2/keys/", "", True, 10, False)
+    watcher = Watcher(WatchEngine(case.shared, case.etcd.identity, "/v2/keys/", True, Position("", True, 10), False))
     case.etcd.state = (2001, Node("/", None, True, (Node("/b", "v", modified_index=1500),)))
     with pytest.raises(EventIndexClearedError, match="watch /:"):
         await watcher.next()
@@ -849,7 +858,7 @@ async def test_polls_that_are_no_longer_needed_end(make: Make) -> None:
     await cleared(case)
     assert await case.indexes(1) == [2010]
     assert case.etcd.polls == list(range(2002, 2011))
-    assert not case.watcher._catching.tasks
+    assert not case.engine._catching.tasks
     assert await case.indexes(1) == [2011]
 
 
@@ -885,7 +894,7 @@ async def test_but_not_where_headers_are_held_back(make: Make) -> None:
     case.hold_back(TWO)
     await asyncio.wait((task,))
     assert isinstance(task.exception(), EventIndexClearedError)
-    assert not case.watcher._catching.needed
+    assert not case.engine._catching.needed
 
 
 async def test_history_that_is_gone_while_it_is_fetched(make: Make) -> None:
@@ -965,8 +974,8 @@ async def test_an_error_that_nobody_asks_for_is_forgotten(make: Make, caplog: py
     task.cancel()
     await asyncio.wait((task,))
     await idle()
-    assert case.watcher._step is not None
-    case.watcher._step = None
+    assert case.engine._step is not None
+    case.engine._step = None
     del task
     gc.collect()
     await idle()
@@ -1024,7 +1033,7 @@ async def test_closing_ends_all(stage: str, make: Make, caplog: pytest.LogCaptur
     if stage != "unused":
         task = case.waiting()
         await idle()
-    probing = set(case.hub._probing.values())
+    probing = set(case.shared.liveness._probing.values())
     await case.watcher.aclose()
     assert not asyncio.all_tasks() - probing - {task, asyncio.current_task()}
     if task is not None:
@@ -1032,8 +1041,8 @@ async def test_closing_ends_all(stage: str, make: Make, caplog: pytest.LogCaptur
             await task
     if stage == "listening":
         assert stream.closed
-    assert not case.hub._at
-    assert not list(case.hub._watchers)
+    assert not case.shared.liveness._at
+    assert not list(case.shared.liveness._watchers)
     with pytest.raises(ClientClosedError, match="the watcher is closed"):
         await case.watcher.next()
     with pytest.raises(ClientClosedError, match="the watcher is closed"):
@@ -1048,9 +1057,9 @@ async def test_a_closed_watcher_attaches_to_nothing(make: Make) -> None:
     task = case.waiting()
     while not case.etcd.opening:
         await asyncio.sleep(0)
-    case.watcher.shut()
-    case.watcher._move(ONE)
-    assert not case.hub._at
+    case.engine.abort()
+    case.engine._move(ONE)
+    assert not case.shared.liveness._at
     await asyncio.wait((task,))
     assert isinstance(task.exception(), ClientClosedError)
 
@@ -1127,7 +1136,7 @@ async def test_async_for_tells_of_a_closed_client(make: Make) -> None:
     task = asyncio.ensure_future(read())
     await idle()
     case.etcd.closed = True
-    await case.hub.close()
+    await case.shared.liveness.close()
     with pytest.raises(ClientClosedError):
         await task
 
@@ -1145,7 +1154,7 @@ async def test_break_frees_the_connection_and_the_watcher_goes_on(make: Make) ->
         assert index_of(event) == 12
         break
     assert first.closed
-    assert not case.hub._at
+    assert not case.shared.liveness._at
     assert await case.indexes(2) == [13, 14]
     assert case.asked == [FROM_NOW, since(13)]
 
@@ -1157,7 +1166,7 @@ async def test_break_inside_the_context_frees_nothing(make: Make) -> None:
         async for _ in watcher:
             break
         assert not stream.closed
-        assert list(case.hub._at) == [ONE]
+        assert list(case.shared.liveness._at) == [ONE]
 
 
 async def test_an_iteration_that_was_left_frees_nothing_of_another(make: Make) -> None:
@@ -1183,12 +1192,12 @@ async def test_break_while_polls_are_under_way_ends_them(make: Make) -> None:
     task.cancel()
     await asyncio.wait((task,))
     await idle()
-    assert case.watcher._catching.tasks
+    assert case.engine._catching.tasks
     iteration = aiter(case.watcher)
     del iteration
     gc.collect()
     await idle()
-    assert not case.watcher._catching.tasks or all(each.cancelled() for each in case.watcher._catching.tasks)
+    assert not case.engine._catching.tasks or all(each.cancelled() for each in case.engine._catching.tasks)
 
 
 async def test_a_watcher_that_is_forgotten_frees_all(make: Make) -> None:
@@ -1200,7 +1209,7 @@ async def test_a_watcher_that_is_forgotten_frees_all(make: Make) -> None:
     gc.collect()
     assert forgotten() is None
     assert stream.closed
-    assert not case.hub._at
+    assert not case.shared.liveness._at
     await idle()
 
 
@@ -1215,7 +1224,7 @@ async def test_closed_as_its_stream_ends(make: Make) -> None:
     task = case.waiting()
     await idle()
     stream.feed(END)
-    case.watcher.shut()
+    case.engine.abort()
     await idle()
     assert isinstance(task.exception(), ClientClosedError)
     assert len(case.asked) == 1
@@ -1250,7 +1259,7 @@ async def test_being_left_again_and_again_is_an_outage_of_that_endpoint(
     task = case.waiting()
     for _ in range(3):
         await idle()
-        case.watcher.evict()
+        case.engine.evict()
     await idle()
     assert f"{ONE}: it was left, for it does not answer" in caplog.text
     assert case.asked == [FROM_NOW] * 4
@@ -1264,11 +1273,11 @@ async def test_being_left_goes_on_elsewhere(make: Make) -> None:
     assert await case.indexes(1) == [12]
     task = case.waiting()
     await idle()
-    case.watcher.evict()
+    case.engine.evict()
     async with timeout(2):
         assert index_of(await task) == 13
     assert first.closed
-    assert list(case.hub._at) == [TWO]
+    assert list(case.shared.liveness._at) == [TWO]
     assert not case.clock.sleeps
 
 

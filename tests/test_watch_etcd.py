@@ -115,7 +115,7 @@ async def write_elsewhere(client: Client, prefix: str, number: int = HISTORY + 1
 
 async def until_counted(watcher: Watcher) -> None:
     """Wait until the watcher knows how many keys there are."""
-    await until(lambda: watcher._progress.census is not None)
+    await until(lambda: watcher._engine._position.census is not None)
 
 
 def mine() -> set[asyncio.Task[Any]]:
@@ -538,7 +538,7 @@ async def test_killed_member_is_left(cluster: EtcdCluster, prefix: str) -> None:
         async with client.keys.watch(prefix, recursive=True) as watcher:
             tasks = [asyncio.create_task(write()), asyncio.create_task(read(watcher))]
             await until(lambda: len(received) > 20)
-            serving = next(member for member in cluster.members if member.endpoint == watcher._at)
+            serving = next(member for member in cluster.members if member.endpoint == watcher._engine._at)
             await serving.kill()
             so_far = len(received)
             await until(lambda: len(received) > so_far + 50, 30)
@@ -581,12 +581,12 @@ async def test_outage_is_waited_out_with_one_warning(
 async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aioetcd2")
     async with Client("http://127.0.0.1:1") as client:
-        hub, error = client._watches, ClusterError("GET /v2/keys/a?wait=true", [])
+        outage, error = client._watches.outage, ClusterError("GET /v2/keys/a?wait=true", [])
         for _ in range(2):
-            hub.interrupted("/a", error)
-            hub.interrupted("", error)
-            hub.resumed("")
-            hub.resumed("/a")
+            outage.interrupts("/a", error)
+            outage.interrupts("", error)
+            outage.is_over("")
+            outage.is_over("/a")
     told = [(record.levelname, record.getMessage().partition(", that of ")[0]) for record in caplog.records]
     assert [level for level, _ in told] == ["WARNING", "INFO"] * 2
     assert told[1][1] == "watches go on again"
@@ -956,7 +956,7 @@ async def test_registering_at_the_last_moment_leaks_nothing(how: str, moments: i
         before = mine()
         watcher = client.keys.watch("/k")
         waiting = waiting_in(watcher)
-        while watcher._opening is None or not watcher._opening.done():
+        while watcher._engine._opening.task is None or not watcher._engine._opening.task.done():
             await asyncio.sleep(0)
         for _ in range(moments):
             await asyncio.sleep(0)
@@ -1086,7 +1086,7 @@ async def test_a_cut_after_foreign_traffic_is_unseen(
         await write_elsewhere(client, prefix)  # and no one is waiting in next() meanwhile
         proxy.cut()
         waiting = waiting_in(watcher)
-        await until(lambda: watcher.index == client._failover.newest)
+        await until(lambda: watcher.index == client._identity.high_water_mark)
         if there:
             written = await client.keys.delete(prefix, recursive=True)
         else:
@@ -1146,8 +1146,8 @@ async def test_break_within_async_with_keeps_the_connection(client: Client, pref
             async for event in watcher:
                 assert modified(event) == modified(written)
                 break
-            assert watcher._live is not None
-            assert not watcher._live.closed
+            assert watcher._engine._live is not None
+            assert not watcher._engine._live.closed
 
 
 async def test_events_count_for_never_back_in_time(prefix: str) -> None:
@@ -1181,7 +1181,7 @@ async def test_endpoint_found_to_be_late_while_a_stream_is_opened_there(
             proxy.latency = 0.2
             waiting = waiting_in(watcher)
             await asyncio.sleep(0.1)
-            other._watches._late[proxy.endpoint] = (1, time.monotonic() + 60)  # as another watcher finds out
+            other._watches.buffering._found[proxy.endpoint] = (1, time.monotonic() + 60)  # as another watcher finds out
             await asyncio.sleep(0.5)
             written.append(await client.keys.set(prefix, "after"))
             events += [await waiting, *await take(watcher, 9)]
@@ -1189,16 +1189,16 @@ async def test_endpoint_found_to_be_late_while_a_stream_is_opened_there(
 
 
 async def test_an_endpoint_is_not_taken_to_hold_back_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub, (endpoint,) = client._watches, client.endpoints
-    monkeypatch.setattr("aioetcd2._hub.LATE_BASE", 0.4)
+    buffering, (endpoint,) = client._watches.buffering, client.endpoints
+    monkeypatch.setattr("aioetcd2._watching.buffering.BASE", 0.4)
     await client.version()
     for seconds in (0.4, 0.8):
-        assert await hub.holds_back(endpoint)
-        assert hub.is_late(endpoint)
-        assert hub.has_late
+        assert await buffering.judge(endpoint)
+        assert buffering.at(endpoint)
+        assert buffering.anywhere
         await asyncio.sleep(seconds + 0.02)
-        assert not hub.is_late(endpoint)
-        assert not hub.has_late
+        assert not buffering.at(endpoint)
+        assert not buffering.anywhere
 
 
 async def test_index_after_closing_is_that_of_the_last_event_delivered(
@@ -1213,5 +1213,5 @@ async def test_index_after_closing_is_that_of_the_last_event_delivered(
             await asyncio.sleep(0.1)
             await proxy.resume()
             event = await soon(watcher)
-            assert watcher._progress.pending
+            assert watcher._engine._position.pending
         assert watcher.index == modified(event)

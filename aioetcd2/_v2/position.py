@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ._census import DELETIONS, Census, after, is_missing_some, take_census, walk
-from ._request import MANY_SLASHES
-from ._wait import index_of
-from .models import Node, Response
+from .._net.request import MANY_SLASHES
+from ..models import Node, Response
+from .census import DELETIONS, Census, after, is_missing_some, take_census, walk
+from .stream import index_of
 
 
-class Progress:
+class Position:
     """What one watcher knows.
 
     Args:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import re
 import ssl as ssl_module
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, NoReturn, cast
 
@@ -17,11 +16,7 @@ from aiohttp import TraceConfig as TraceConfig
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from . import _curl
-from ._endpoints import socket_path
-from ._limits import Limits
-from ._request import Request, check_text
-from .errors import (
+from ..errors import (
     ClientClosedError,
     ConnectError,
     ConnectionLostError,
@@ -29,10 +24,15 @@ from .errors import (
     HeaderTimeoutError,
     InvalidResponseError,
 )
-from .models import HTTPResult
+from ..models import HTTPResult
+from .credentials import Credentials
+from .deadlines import Deadlines
+from .endpoints import socket_path
+from .reporter import DEBUG, Reporter, shows_curl
+from .request import Request
 
 MAX_BODY = 256 << 20
-"""The most that is read of one answer. A recursive get of a full store is far below; more than this is an attack."""
+"""The most that is read of one answer. A listing of a full store is far below; more than this is an attack."""
 
 DRIP = 64 << 10
 """What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip that might never end."""
@@ -44,8 +44,6 @@ _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "ident
 
 _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
-
-_shows_curl = _curl.logger.isEnabledFor
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
@@ -96,7 +94,7 @@ class _SendOnce:
             raise _Lost(_words(error)) from error
 
 
-class _Credentials:
+class _Authorize:
     """A client middleware that says who we are: aiohttp takes that from a .netrc where it trusts the environment.
 
     Without a user of ours it may, for endpoints that are trusted.
@@ -104,7 +102,7 @@ class _Credentials:
 
     __slots__ = ("_headers", "_trusted")
 
-    def __init__(self, headers: dict[str, str], trusted: bool) -> None:
+    def __init__(self, headers: Mapping[str, str], trusted: bool) -> None:
         self._headers = headers
         self._trusted = trusted
 
@@ -171,8 +169,8 @@ class Transport:
 
     Args:
         header_timeout: Seconds for connecting, sending and waiting for the header together; `None` = no limit.
-        username: Sent to every endpoint with `password`, by Basic auth, with the first request.
-        password: See `username`.
+        credentials: Who we are; asked for with each request.
+        reporter: Told of every request.
         ssl: The TLS context for `https://`; `None` = the system's certificates.
         connector: The caller's connector, used and not closed.
         trust_env: Whether proxies are taken from the environment.
@@ -183,8 +181,8 @@ class Transport:
         self,
         *,
         header_timeout: float | None,
-        username: str | None,
-        password: str | None,
+        credentials: Credentials,
+        reporter: Reporter,
         ssl: ssl_module.SSLContext | None,
         connector: BaseConnector | None,
         trust_env: bool,
@@ -192,8 +190,8 @@ class Transport:
     ) -> None:
         self.header_timeout = header_timeout
         self._patience = aiohttp.ClientTimeout(connect=header_timeout)
-        self._username = username
-        self._headers = _basic_auth(username, password)
+        self._credentials = credentials
+        self._reporter = reporter
         self._ssl = ssl
         self._connector = connector
         self._trust_env = trust_env
@@ -201,8 +199,8 @@ class Transport:
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._routes: dict[str, _Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._limits = Limits(header_timeout)
-        self._drips = Limits(None if header_timeout is None else DRIP_TIMEOUTS * header_timeout)
+        self._deadlines = Deadlines(header_timeout)
+        self._drips = Deadlines(None if header_timeout is None else DRIP_TIMEOUTS * header_timeout)
         self._heard: set[str] = set()
         self.closed = False
 
@@ -242,16 +240,16 @@ class Transport:
             raise
         return Stream(self, response, HTTPResult(response.status, response.headers, body, endpoint))
 
-    def shut(self) -> None:
+    def abort(self) -> None:
         """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
         self.closed = True
         self._routes.clear()
         self._drips.expire()
-        self._limits.expire()  # closing a connection does not wake who is connecting, or reading a body
+        self._deadlines.expire()  # closing a connection does not wake who is connecting, or reading a body
 
     async def close(self) -> None:
-        """Shut down, and close every connection. Idempotent."""
-        self.shut()
+        """Abort what is under way, and close every connection. Idempotent."""
+        self.abort()
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
@@ -265,12 +263,12 @@ class Transport:
         route = self._routes.get(endpoint)
         if route is None or self._loop is not asyncio.get_running_loop():
             route = self._route_to(endpoint)
-        if _shows_curl(10):
-            _curl.logger.debug("%s", _curl.curl_line(endpoint, request, self._username if trusted else None))
+        if shows_curl(DEBUG):
+            self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
-        headers = self._headers if trusted else {}
+        headers = self._credentials.headers(endpoint) if trusted else {}
         if route.trusting:
-            middlewares, headers = (_Credentials(self._headers, trusted),), {}
+            middlewares, headers = (_Authorize(headers, trusted),), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = None
@@ -280,7 +278,7 @@ class Transport:
         body = request.body
         path, _, query = request.target.partition("?")
         try:
-            with self._limits.begin(patient=request.patient):
+            with self._deadlines.begin(patient=request.patient):
                 response = await route.session.request(
                     request.method,
                     URL.build(
@@ -299,13 +297,13 @@ class Transport:
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         body = bytearray()
-        limits, drips = self._limits, self._drips
+        deadlines, drips = self._deadlines, self._drips
         try:
             while not content.at_eof():
                 goal = len(body) + DRIP
                 with drips.begin():
                     while len(body) < goal:
-                        with limits.begin():
+                        with deadlines.begin():
                             piece = await content.readany()
                         if not piece:
                             break
@@ -381,18 +379,6 @@ class Transport:
             trust_env=self._trust_env and path is None,
             trace_configs=self._trace_configs,
         )
-
-
-def _basic_auth(username: str | None, password: str | None) -> dict[str, str]:
-    if username is None and password is None:
-        return {}
-    if not isinstance(username, str) or not isinstance(password, str):
-        raise ValueError("username and password go together, and both are str")
-    if ":" in username:
-        raise ValueError(f"a user name has no ':', HTTP Basic auth can't carry it: {username!r}")
-    check_text("username", username)
-    check_text("password", password)
-    return {"Authorization": f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"}
 
 
 def _unconnected(endpoint: str, error: Exception) -> str:

@@ -1,32 +1,21 @@
-"""One wait for events at one endpoint: a long poll, which ends with its event, or a stream, which goes on."""
+"""One stream of events at one endpoint: a long poll, which ends with its event, or one that goes on."""
 
 from __future__ import annotations
 
 import asyncio
 
-from . import _response
-from ._failover import Failover, OpenStream
-from ._request import Request, build
-from .errors import InvalidResponseError
-from .models import Response
+from .._net.exchange import OpenStream
+from .._net.failover import Failover
+from .._net.request import Request
+from ..errors import InvalidResponseError
+from ..models import Response
+from . import responses
 
 MAX_EVENT = 64 << 20
 """The most that is read of one event; a value has at most 10 MB of text, and so has the previous one."""
 
 
-def request_for(path: str, recursive: bool, since: int | None, *, stream: bool, patient: bool = False) -> Request:
-    """A wait for the events of a path after an index; `None` = after the moment of registration."""
-    query = [("wait", "true")]
-    if stream:
-        query.append(("stream", "true"))
-    if recursive:
-        query.append(("recursive", "true"))
-    if since is not None:
-        query.append(("waitIndex", str(since + 1)))
-    return build("GET", path, query=query, patient=patient)
-
-
-class Wait:
+class EventStream:
     """A wait that the server has registered.
 
     Attributes:
@@ -62,7 +51,7 @@ class Wait:
 
     def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0, *, ends: bool = False) -> None:
         self._stream = stream
-        self._marks = _response.marks(stream.head)
+        self._marks = responses.marks(stream.head)
         self._rest = bytearray()
         self.endpoint = stream.head.endpoint
         self.since = since
@@ -99,7 +88,7 @@ class Wait:
             self._rest += rest
             if len(self._rest) > MAX_EVENT:
                 raise InvalidResponseError(self.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
-        events = _response.events(lines, self._marks, self._stream.head)
+        events = responses.events(lines, self._marks, self._stream.head)
         if events:
             self.events += len(events)
             self.last = index_of(events[-1])
@@ -124,11 +113,11 @@ async def poll(failover: Failover, request: Request) -> Response | None:
         EndpointError: The connection broke.
         ClusterError: No endpoint answered.
     """
-    wait = Wait(await failover.open(lambda endpoint: request), None)
+    stream = EventStream(await failover.open(lambda endpoint: request, responses.opened), None)
     event: Response | None = None
     try:
-        while (events := await wait.read()) is not None:
+        while (events := await stream.read()) is not None:
             event = event or next(iter(events), None)
     finally:
-        wait.close()
+        stream.close()
     return event

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioetcd2 import APIError, Node, Response
-from aioetcd2._census import Census, after, count, walk
-from aioetcd2._progress import Progress
+from aioetcd2._v2.census import Census, after, count, walk
+from aioetcd2._v2.position import Position
 
 from .store_model import StoreModel
 
@@ -34,20 +34,20 @@ def event(key: str, index: int, action: str = "set", prev_node: Node | None = No
     return Response(action, file(key, index), prev_node, index=1)
 
 
-def where(progress: Progress) -> tuple[int | None, int | None]:
-    return progress.cursor, progress.index
+def where(position: Position) -> tuple[int | None, int | None]:
+    return position.cursor, position.index
 
 
-def counted(progress: Progress) -> Census | None:
-    return progress.census
+def counted(position: Position) -> Census | None:
+    return position.census
 
 
 def made(key: str, index: int, prev_node: Node | None = None) -> Response:
     return Response("create", directory(key, index), prev_node)
 
 
-def heard(progress: Progress) -> list[str]:
-    return [each.node.key for each in progress.pending if each.node is not None]
+def heard(position: Position) -> list[str]:
+    return [each.node.key for each in position.pending if each.node is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -63,110 +63,110 @@ def nothing_left_behind() -> None:
     [("a", "/a"), ("/a/", "/a"), ("//a//b//", "/a/b"), ("", ""), ("/", ""), ("///", ""), ("X/", "/X")],
 )
 def test_the_key_is_that_of_the_server(given_key: str, key: str) -> None:
-    assert Progress(given_key, True, None).key == key
+    assert Position(given_key, True, None).key == key
 
 
 def test_it_begins_where_it_is_told_to() -> None:
-    progress = Progress("a", False, None)
-    assert where(progress) == (None, None)
-    progress.begin(0)  # a server that does not name its index
-    assert where(progress) == (None, None)
-    progress.begin(1)
-    assert where(progress) == (1, 1)
-    progress.begin(9)
-    progress.begin_with(9, file("/a", 8))
-    assert where(progress) == (1, 1)
-    assert progress.census is None
+    position = Position("a", False, None)
+    assert where(position) == (None, None)
+    position.begin(0)  # a server that does not name its index
+    assert where(position) == (None, None)
+    position.begin(1)
+    assert where(position) == (1, 1)
+    position.begin(9)
+    position.begin_with(9, file("/a", 8))
+    assert where(position) == (1, 1)
+    assert position.census is None
 
 
 def test_it_begins_with_a_look_at_the_keys() -> None:
-    progress = Progress("a", True, None)
-    progress.begin_with(9, directory("/a", 3, file("/a/b", 4), directory("/a/c", 5, file("/a/c/d", 6))))
-    assert progress.cursor == progress.index == 9
-    assert progress.census == Census(9, 4, 9)
+    position = Position("a", True, None)
+    position.begin_with(9, directory("/a", 3, file("/a/b", 4), directory("/a/c", 5, file("/a/c/d", 6))))
+    assert position.cursor == position.index == 9
+    assert position.census == Census(9, 4, 9)
 
 
 def test_it_begins_at_zero_where_that_is_asked_for() -> None:
-    progress = Progress("a", False, 0)
-    progress.begin(7)
-    assert progress.cursor == progress.index == 0
-    assert progress.take(event("/a", 1))
+    position = Position("a", False, 0)
+    position.begin(7)
+    assert position.cursor == position.index == 0
+    assert position.take(event("/a", 1))
 
 
 def test_an_event_is_taken_once() -> None:
-    progress = Progress("a", False, 3)
-    assert progress.take(event("/a", 2)) is False
-    assert not progress.take(event("/a", 3))
-    assert progress.take(event("/a", 4))
-    assert not progress.take(event("/a", 4))
-    assert heard(progress) == ["/a"]
-    assert progress.cursor == 4
+    position = Position("a", False, 3)
+    assert position.take(event("/a", 2)) is False
+    assert not position.take(event("/a", 3))
+    assert position.take(event("/a", 4))
+    assert not position.take(event("/a", 4))
+    assert heard(position) == ["/a"]
+    assert position.cursor == 4
 
 
 def test_before_it_begins_every_event_is_new_that_has_an_index() -> None:
-    progress = Progress("a", False, None)
-    assert not progress.take(event("/a", 0))
-    assert not progress.take(Response("delete"))
-    assert progress.take(event("/a", 1))
-    assert progress.index is None
-    progress.pop()
-    assert progress.index == 1
+    position = Position("a", False, None)
+    assert not position.take(event("/a", 0))
+    assert not position.take(Response("delete"))
+    assert position.take(event("/a", 1))
+    assert position.index is None
+    position.pop()
+    assert position.index == 1
 
 
 def test_the_index_is_that_of_what_was_given_away() -> None:
-    progress = Progress("a", False, 3)
-    progress.take(event("/else", 4))
-    assert progress.index == 4
-    progress.take(event("/a", 5))
-    progress.take(event("/a", 6))
-    progress.take(event("/else", 7))
-    assert progress.index == 4
-    assert progress.cursor == 7
-    assert progress.pop().node == file("/a", 5)
-    assert progress.index == 5
-    assert progress.pop().node == file("/a", 6)
-    assert progress.index == 7
+    position = Position("a", False, 3)
+    position.take(event("/else", 4))
+    assert position.index == 4
+    position.take(event("/a", 5))
+    position.take(event("/a", 6))
+    position.take(event("/else", 7))
+    assert position.index == 4
+    assert position.cursor == 7
+    assert position.pop().node == file("/a", 5)
+    assert position.index == 5
+    assert position.pop().node == file("/a", 6)
+    assert position.index == 7
 
 
 def test_giving_up_goes_back_to_what_was_given_away() -> None:
-    progress = Progress("a", False, 3)
+    position = Position("a", False, 3)
     for index in (5, 6, 7):
-        progress.take(event("/a", index))
-    progress.pop()
-    progress.give_up()
-    assert not progress.pending
-    assert progress.cursor == progress.index == 5
-    assert progress.take(event("/a", 6))
+        position.take(event("/a", index))
+    position.pop()
+    position.give_up()
+    assert not position.pending
+    assert position.cursor == position.index == 5
+    assert position.take(event("/a", 6))
 
 
 def test_giving_up_with_nothing_pending_goes_back_to_the_cursor() -> None:
-    progress = Progress("a", False, 3)
-    progress.take(event("/else", 6))
-    progress.give_up()
-    assert progress.cursor == progress.index == 6
+    position = Position("a", False, 3)
+    position.take(event("/else", 6))
+    position.give_up()
+    assert position.cursor == position.index == 6
 
 
 def test_a_resync_is_an_event_of_its_own_index() -> None:
-    progress = Progress("a", True, 3)
-    progress.resync(9, directory("/a", 4, file("/a/b", 8)))
-    assert progress.cursor == 9
-    assert progress.index == 3
-    assert progress.census == Census(9, 2, 9)
-    resync = progress.pop()
+    position = Position("a", True, 3)
+    position.resync(9, directory("/a", 4, file("/a/b", 8)))
+    assert position.cursor == 9
+    assert position.index == 3
+    assert position.census == Census(9, 2, 9)
+    resync = position.pop()
     assert (resync.action, resync.index) == ("resync", 9)
     assert resync.node == directory("/a", 4, file("/a/b", 8))
-    assert progress.index == 9
+    assert position.index == 9
 
 
 def test_what_follows_a_resync_waits_behind_it() -> None:
-    progress = Progress("a", False, 3)
-    progress.resync(9, None)
-    progress.take(event("/a", 10))
-    assert progress.index == 3
-    assert progress.pop().action == "resync"
-    assert progress.index == 9
-    progress.give_up()
-    assert progress.cursor == 9
+    position = Position("a", False, 3)
+    position.resync(9, None)
+    position.take(event("/a", 10))
+    assert position.index == 3
+    assert position.pop().action == "resync"
+    assert position.index == 9
+    position.give_up()
+    assert position.cursor == 9
 
 
 # --- whose event it is ----------------------------------------------------------------------------------------------
@@ -207,10 +207,10 @@ def test_what_follows_a_resync_waits_behind_it() -> None:
     ],
 )
 def test_an_event_concerns_a_watch(key: str, recursive: bool, action: str, where: str, concerned: bool) -> None:
-    progress = Progress(key, recursive, 3)
-    assert progress.take(event(where, 7, action))
-    assert heard(progress) == [where] * concerned
-    assert progress.cursor == 7
+    position = Position(key, recursive, 3)
+    assert position.take(event(where, 7, action))
+    assert heard(position) == [where] * concerned
+    assert position.cursor == 7
 
 
 # --- counting -------------------------------------------------------------------------------------------------------
@@ -272,15 +272,15 @@ def test_an_event_without_a_node_changes_no_number() -> None:
 
 
 def test_a_census_is_kept_up_only_where_there_is_one() -> None:
-    progress = Progress("a", True, 3)
-    progress.take(event("/a/b", 4, "create"))
-    assert progress.census is None
-    progress.skip(5, directory("/a", 1, file("/a/b", 4)))
-    assert where(progress) == (5, 3)
-    assert counted(progress) == Census(5, 2, 5)
-    progress.take(event("/a/c", 6, "create"))
-    progress.take(event("/else", 7, "create"))
-    assert counted(progress) == Census(6, 3, 5)
+    position = Position("a", True, 3)
+    position.take(event("/a/b", 4, "create"))
+    assert position.census is None
+    position.skip(5, directory("/a", 1, file("/a/b", 4)))
+    assert where(position) == (5, 3)
+    assert counted(position) == Census(5, 2, 5)
+    position.take(event("/a/c", 6, "create"))
+    position.take(event("/else", 7, "create"))
+    assert counted(position) == Census(6, 3, 5)
 
 
 # --- what may have been missed --------------------------------------------------------------------------------------
@@ -313,13 +313,13 @@ def test_a_census_is_kept_up_only_where_there_is_one() -> None:
 def test_what_is_there_tells_whether_events_were_missed(
     recursive: bool, known: int | None, node: Node | None, missed: bool
 ) -> None:
-    progress = Progress("a", recursive, 5)
-    progress.census = None if known is None else Census(4, known, 3)
-    assert progress.may_have_missed(node) is missed
+    position = Position("a", recursive, 5)
+    position.census = None if known is None else Census(4, known, 3)
+    assert position.may_have_missed(node) is missed
 
 
 def test_before_it_begins_anything_may_have_been_missed() -> None:
-    assert Progress("a", False, None).may_have_missed(file("/a", 1))
+    assert Position("a", False, None).may_have_missed(file("/a", 1))
 
 
 KEYS = ["a", "a/b", "a/b/c", "a/d", "a/d/_e", "a/_h/i", "a/b/f", "ab"]
@@ -366,15 +366,15 @@ def test_whatever_left_a_trace_is_told(
     store = StoreModel(1, updates_directories=False)
     for step in before:
         do(store, *step)
-    progress = Progress(key, recursive, store.index)
+    position = Position(key, recursive, store.index)
     if known_before:
-        progress.skip(store.index, seen(store, key, recursive))
+        position.skip(store.index, seen(store, key, recursive))
     for step in heard:
         do(store, *step)
     for happening in store.history:
-        progress.take(happening.event)
+        position.take(happening.event)
     there = seen(store, key, recursive)
-    known = progress.census
+    known = position.census
     unheard: set[tuple[str, int]] = set()
     if known is not None and known.count != count(there, recursive):
         # directories that were made without an event, with a key inside that is hidden, or not watched
@@ -385,6 +385,6 @@ def test_whatever_left_a_trace_is_told(
         do(store, *step)
     left = seen(store, key, recursive)
     if snapshot(left, recursive) - unheard != snapshot(there, recursive) - unheard:
-        assert progress.may_have_missed(left)
+        assert position.may_have_missed(left)
     elif known is not None and not unheard:
-        assert not progress.may_have_missed(left)
+        assert not position.may_have_missed(left)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from .models import Node, Response
+from ..models import Node, Response
 
 DELETIONS = ("delete", "expire", "compareAndDelete")
 

@@ -9,10 +9,12 @@ from typing import cast
 
 import pytest
 
-from aioetcd2 import InvalidResponseError, Response, _wait
-from aioetcd2._failover import Failover
-from aioetcd2._request import Request
-from aioetcd2._wait import Wait, index_of, poll, request_for
+from aioetcd2 import InvalidResponseError, Response
+from aioetcd2._net.failover import Failover
+from aioetcd2._net.request import Request
+from aioetcd2._v2 import requests
+from aioetcd2._v2 import stream as stream_module
+from aioetcd2._v2.stream import EventStream, index_of, poll
 
 from .scripted import END, ONE, Stream, line
 
@@ -21,10 +23,10 @@ def ending(*pieces: bytes | Exception) -> Stream:
     return Stream(*pieces, END, index=7)
 
 
-async def read_all(wait: Wait) -> list[list[int]]:
+async def read_all(stream: EventStream) -> list[list[int]]:
     """The indexes of the events, piece by piece."""
     read: list[list[int]] = []
-    while (events := await wait.read()) is not None:
+    while (events := await stream.read()) is not None:
         read.append(list(map(index_of, events)))
     return read
 
@@ -40,21 +42,21 @@ async def read_all(wait: Wait) -> list[list[int]]:
     ],
 )
 def test_what_is_asked_for(recursive: bool, since: int | None, stream: bool, target: str) -> None:
-    request = request_for("/k", recursive, since, stream=stream)
+    request = requests.wait("/k", recursive, since, stream=stream)
     assert (request.method, request.target, request.body, request.patient) == ("GET", target, None, False)
-    assert request_for("/k", recursive, since, stream=stream, patient=True).patient
+    assert requests.wait("/k", recursive, since, stream=stream, patient=True).patient
 
 
 async def test_what_a_new_wait_says() -> None:
     asked_at = asyncio.get_running_loop().time() - 3
     stream = ending()
-    wait = Wait(stream, 5, asked_at, ends=True)
+    wait = EventStream(stream, 5, asked_at, ends=True)
     assert (wait.endpoint, wait.since, wait.ends, wait.index, wait.cluster) == (ONE, 5, True, 7, "c1")
     assert (wait.closed, wait.useful, wait.halfway) == (False, False, False)
     assert (wait.events, wait.last, wait.silence) == (0, 0, 0)
     assert 3 <= wait.took < 4
-    assert not Wait(stream, None).ends
-    assert Wait(stream, None).took == pytest.approx(asked_at + 3, abs=1)
+    assert not EventStream(stream, None).ends
+    assert EventStream(stream, None).took == pytest.approx(asked_at + 3, abs=1)
     wait.close()
     assert wait.closed
     assert stream.closed == 1
@@ -80,7 +82,7 @@ A, B, C = line(8), line(9), line(12, "/a/b")
     ],
 )
 async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) -> None:
-    wait = Wait(ending(*pieces), None)
+    wait = EventStream(ending(*pieces), None)
     assert await read_all(wait) == read
     indexes = list(chain.from_iterable(read))
     assert wait.events == len(indexes)
@@ -89,7 +91,7 @@ async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) 
 
 
 async def test_half_an_event_shows() -> None:
-    wait = Wait(ending(A + B[:9], B[9:]), None)
+    wait = EventStream(ending(A + B[:9], B[9:]), None)
     await wait.read()
     assert wait.halfway
     await wait.read()
@@ -97,7 +99,7 @@ async def test_half_an_event_shows() -> None:
 
 
 async def test_an_event_has_what_the_header_said() -> None:
-    events = await Wait(ending(A), None).read()
+    events = await EventStream(ending(A), None).read()
     assert events is not None
     assert (events[0].index, events[0].cluster_id) == (7, "c1")
 
@@ -105,13 +107,13 @@ async def test_an_event_has_what_the_header_said() -> None:
 @pytest.mark.parametrize("pieces", [[b"{}\n"], [b"<html>\n"], [A[:9], b"\n"], [A[:9]]])
 async def test_what_is_no_event_is_told(pieces: list[bytes]) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        await read_all(Wait(ending(*pieces), None))
+        await read_all(EventStream(ending(*pieces), None))
     assert caught.value.endpoint == ONE
 
 
 async def test_an_event_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_wait, "MAX_EVENT", 20)
-    wait = Wait(ending(A + A[:9], A[:11], A[:1]), None)
+    monkeypatch.setattr(stream_module, "MAX_EVENT", 20)
+    wait = EventStream(ending(A + A[:9], A[:11], A[:1]), None)
     await wait.read()
     await wait.read()
     with pytest.raises(InvalidResponseError, match="an event is longer than 20 bytes") as caught:
@@ -130,7 +132,7 @@ class Opening:
         self.stream = stream
         self.asked: Request | None = None
 
-    async def open(self, make: Callable[[str], Request]) -> Stream:
+    async def open(self, make: Callable[[str], Request], check: object) -> Stream:
         self.asked = make(ONE)
         return self.stream
 
@@ -140,7 +142,7 @@ class Opening:
 )
 async def test_a_poll_gives_its_first_event(pieces: list[bytes], index: int | None) -> None:
     opening = Opening(ending(*pieces))
-    request = request_for("/k", True, 5, stream=False)
+    request = requests.wait("/k", True, 5, stream=False)
     event = await poll(cast(Failover, opening), request)
     assert opening.asked is request
     assert (None if event is None else index_of(event)) == index
@@ -151,5 +153,5 @@ async def test_a_poll_gives_its_first_event(pieces: list[bytes], index: int | No
 async def test_a_poll_that_fails_is_closed() -> None:
     opening = Opening(ending(A, InvalidResponseError(ONE, "broken")))
     with pytest.raises(InvalidResponseError, match="broken"):
-        await poll(cast(Failover, opening), request_for("/k", True, 5, stream=False))
+        await poll(cast(Failover, opening), requests.wait("/k", True, 5, stream=False))
     assert opening.stream.closed == 1

@@ -25,7 +25,7 @@ def _word_of(task: asyncio.Task[object]) -> object:
     return getattr(task, "_cancel_message", None)
 
 
-class Limit(Struct, eq=False):
+class Deadline(Struct, eq=False):
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
 
     As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too. Before
@@ -33,7 +33,7 @@ class Limit(Struct, eq=False):
     later, so that anyone else's at the same time is the first.
     """
 
-    _limits: Limits
+    _deadlines: Deadlines
     _task: asyncio.Task[object]
     _cancelling: int
     _expired: bool = False
@@ -46,7 +46,7 @@ class Limit(Struct, eq=False):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left = True
-        self._limits.end(self)
+        self._deadlines.end(self)
         if self._expired:
             if sys.version_info >= (3, 11):
                 ours = self._task.uncancel() <= self._cancelling
@@ -70,7 +70,7 @@ class Limit(Struct, eq=False):
             self._task._cancel_message = _TIME_IS_UP  # type: ignore[attr-defined]  # who cancels later overwrites it
 
 
-class Limits:
+class Deadlines:
     """The header timeouts of all requests under way, with one timer for all.
 
     They all have the same length, so that the oldest is always the next to expire. A timer for each request would cost
@@ -80,44 +80,44 @@ class Limits:
     def __init__(self, seconds: float | None) -> None:
         self._seconds = math.inf if seconds is None else seconds
         self._endless = seconds is None
-        self._running: dict[Limit, float] = {}
-        self._patient: set[Limit] = set()
+        self._running: dict[Deadline, float] = {}
+        self._patient: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, *, patient: bool = False) -> Limit:
-        """A limit to enter now; a patient one ends with the client only."""
+    def begin(self, *, patient: bool = False) -> Deadline:
+        """A deadline to enter now; a patient one ends with the client only."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
-        limit = Limit(self, task, _cancelling(task))
+        deadline = Deadline(self, task, _cancelling(task))
         if patient or self._endless:
-            self._patient.add(limit)
+            self._patient.add(deadline)
         else:
-            self._running[limit] = due = time.monotonic() + self._seconds
+            self._running[deadline] = due = time.monotonic() + self._seconds
             if self._timer is None:
                 self._arm(loop, due)
-        return limit
+        return deadline
 
     def check(self, spent: float) -> None:
         """Raise `TimeoutError` where as much time as is given has been spent before."""
         if spent >= self._seconds:
             raise asyncio.TimeoutError
 
-    def end(self, limit: Limit) -> None:
-        """The limit was left."""
-        if self._running.pop(limit, None) is None:
-            self._patient.discard(limit)
+    def end(self, deadline: Deadline) -> None:
+        """The deadline was left."""
+        if self._running.pop(deadline, None) is None:
+            self._patient.discard(deadline)
 
     def expire(self) -> None:
-        """All limits have expired."""
+        """All deadlines have expired."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        limits = [*self._running, *self._patient]
+        deadlines = [*self._running, *self._patient]
         self._running.clear()
         self._patient.clear()
-        for limit in limits:
-            limit.expire()
+        for deadline in deadlines:
+            deadline.expire()
 
     def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self._timer = loop.call_later(due - time.monotonic(), self._tick, loop)
@@ -125,9 +125,9 @@ class Limits:
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = time.monotonic()
-        for limit, due in list(self._running.items()):
+        for deadline, due in list(self._running.items()):
             if due > now:
                 self._arm(loop, due)
                 break
-            del self._running[limit]
-            limit.expire()
+            del self._running[deadline]
+            deadline.expire()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from ._failover import Failover
-from ._wait import Wait, index_of, poll, request_for
-from .errors import ConnectionLostError, InvalidResponseError
-from .models import Response
+from .._net.failover import Failover
+from .._watching.opening import settle
+from ..errors import ConnectionLostError, InvalidResponseError
+from ..models import Response
+from . import requests
+from .stream import EventStream, index_of, poll
 
 SERVER_BUFFER = 100
 """How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
@@ -51,7 +53,7 @@ class CatchUp:
         self.needed = crowd
         self._batch = MOST_POLLS if crowd else 1
 
-    def judge(self, over: Wait) -> None:
+    def judge(self, over: EventStream) -> None:
         """Decide how to go on by what a wait has brought that is over."""
         if over.last > over.index:
             crowd = over.events >= max(SERVER_BUFFER, (over.last - over.index) // CROWD)
@@ -62,7 +64,7 @@ class CatchUp:
         if self._polls:
             self._batch = max(self._batch // 4, 1)
 
-    async def fetch(self, cursor: int, live: Wait) -> Response | None:
+    async def fetch(self, cursor: int, live: EventStream) -> Response | None:
         """The next event after the cursor; `None` where there is none in the history.
 
         Raises:
@@ -73,7 +75,7 @@ class CatchUp:
         """
         if not self._polls:
             for since in range(cursor, min(cursor + self._batch, live.index)):
-                request = request_for(self._path, self._recursive, since, stream=False)
+                request = requests.wait(self._path, self._recursive, since, stream=False)
                 self._polls.append((since, asyncio.ensure_future(poll(self._failover, request))))
         since, task = self._polls[0]
         try:
@@ -115,17 +117,3 @@ class CatchUp:
             task.cancel()
         for task in tasks:
             await settle(task)
-
-
-async def settle(task: asyncio.Task[object]) -> None:
-    """Wait for the end of a cancelled task, also where this task is cancelled meanwhile."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if not task.cancelled():
-        task.exception()
-    if cancelled is not None:
-        raise cancelled

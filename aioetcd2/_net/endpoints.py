@@ -1,4 +1,4 @@
-"""Which endpoint comes next: order, pin and cool-down. No I/O; the clock and the dice are handed in."""
+"""Which endpoint comes next: order, pin and cool-down. No I/O; the clock and the rng are handed in."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import ipaddress
 import random
 import re
 import time
-from collections.abc import Callable, Collection, Iterable
-from urllib.parse import unquote, urlsplit
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heapreplace
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from .errors import InvalidEndpointError, NoEndpointsError
+from ..errors import InvalidEndpointError, NoEndpointsError
 
 COOL_BASE = 0.5
 COOL_CAP = 30.0
@@ -48,12 +49,17 @@ def _normalize(text: str) -> str:
     parts = urlsplit(f"{scheme}://{rest}")
     if parts.path not in ("", "/") or "?" in rest or "#" in rest:
         raise ValueError("only scheme, host and port are allowed")
-    host = parts.hostname
-    if not host:
-        raise ValueError("the host is missing")
+    host = _check_host(parts)
     port = parts.port
     if port == 0 or parts.netloc.endswith(":"):
         raise ValueError("the port is missing or 0")
+    return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
+
+
+def _check_host(parts: SplitResult) -> str:
+    host = parts.hostname
+    if not host:
+        raise ValueError("the host is missing")
     if parts.netloc.startswith("["):
         if parts.netloc.partition("]")[2][:1] not in ("", ":"):
             raise ValueError("the host is invalid")
@@ -61,10 +67,10 @@ def _normalize(text: str) -> str:
         ipaddress.IPv6Address(address)
         if zone and not _HOST.fullmatch(zone):
             raise ValueError("the zone of the address is invalid")
-        host = f"[{host}]"
-    elif not _HOST.fullmatch(host) or not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):
+        return f"[{host}]"
+    if not _HOST.fullmatch(host) or not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):
         raise ValueError("the host is invalid; an international name goes in its xn-- form")
-    return f"{scheme}://{host}" if port is None else f"{scheme}://{host}:{port}"
+    return host
 
 
 def _check_socket_path(path: str) -> str:
@@ -110,7 +116,10 @@ class EndpointPool:
         endpoints: Parsed endpoints.
         shuffle: Whether their order is to be random.
         clock: Seconds, monotonic.
-        dice: The source of randomness.
+        rng: The source of randomness.
+
+    Attributes:
+        generation: How often the set of endpoints has changed.
     """
 
     def __init__(
@@ -119,20 +128,25 @@ class EndpointPool:
         *,
         shuffle: bool = False,
         clock: Callable[[], float] = time.monotonic,
-        dice: random.Random | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._shuffle = shuffle
         self._clock = clock
-        self._dice = dice or random.Random()
+        self._rng = rng or random.Random()
         self._endpoints: list[str] = []
+        self._places: dict[str, int] = {}
         self._pin = 0
         self._failures: dict[str, tuple[int, float]] = {}
         self._given = list(endpoints)
         self._ranked = False
+        self.generation = 0
         self.replace(self._given)
 
     def __contains__(self, endpoint: object) -> bool:
-        return endpoint in self._endpoints or endpoint in self._given
+        return endpoint in self._places or endpoint in self._given
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
 
     @property
     def pinned(self) -> str:
@@ -141,38 +155,39 @@ class EndpointPool:
 
     def order(self) -> tuple[str, ...]:
         """The endpoints as a pass that began now would try them, without those to fall back on."""
-        first = self._endpoints[self._pin]
-        return (first, *sorted(self._ring(first), key=self._heat))
+        first, *others = self.ring()
+        return (first, *sorted(others, key=self.cools_at))
 
-    def next(self, tried: Collection[str]) -> str | None:
-        """The endpoint to try after those; `None` when each had its turn."""
-        if not tried:
-            return self._endpoints[self._pin]
-        waiting = self._ring(*tried)
-        if not waiting:  # what sync() found is unreachable from here, perhaps, while what was given is not
-            waiting = [endpoint for endpoint in self._given if endpoint not in tried]
-        return min(waiting, key=self._heat, default=None)
+    def ring(self) -> list[str]:
+        """The endpoints in their order from the pinned one on."""
+        return self._endpoints[self._pin :] + self._endpoints[: self._pin]
 
-    def _ring(self, *without: str) -> list[str]:
-        """The endpoints in their order from the pinned one on, but for some."""
-        ring = self._endpoints[self._pin :] + self._endpoints[: self._pin]
-        return [endpoint for endpoint in ring if endpoint not in without]
+    def fallbacks(self) -> list[str]:
+        """The endpoints first given, for when all that sync() put here have failed."""
+        return self._given
 
-    def _heat(self, endpoint: str) -> float:
-        """How long an endpoint still has to cool down; all cool ones are equal."""
-        _, until = self._failures.get(endpoint, (0, 0.0))
-        return max(0.0, until - self._clock())
+    def cools_at(self, endpoint: str) -> float:
+        """When an endpoint has cooled down; all cool ones are equal."""
+        failure = self._failures.get(endpoint)
+        return failure[1] if failure is not None and failure[1] > self._clock() else 0.0
 
-    def failed(self, endpoint: str) -> None:
-        """The endpoint did not answer: it cools down, and loses the pin if it had it."""
-        if endpoint not in self._endpoints:
+    def failed(self, endpoint: str, following: str | None = None) -> None:
+        """The endpoint did not answer: it cools down, and loses the pin if it had it.
+
+        Args:
+            endpoint: The endpoint.
+            following: Which one gets the pin, if it is one of ours; otherwise the one that is cool first does.
+        """
+        if endpoint not in self._places:
             return
         now = self._clock()
         count, until = self._failures.get(endpoint, (0, now))
         if until <= now:  # many calls that fail together are one failure
             self._failures[endpoint] = (count + 1, now + min(COOL_BASE * 2.0 ** min(count, 16), COOL_CAP))
-        if endpoint == self.pinned and (following := self.next([endpoint])) in self._endpoints:
-            self.pin(following)
+        if endpoint == self.pinned:
+            if following not in self._places:
+                following = min(self.ring()[1:], key=self.cools_at, default=endpoint)
+            self._pin = self._places[following]
 
     def answered(self, endpoint: str) -> None:
         """The endpoint answered: it is healthy."""
@@ -184,10 +199,10 @@ class EndpointPool:
 
         If it is only one of those first given, they take the place of what sync() found.
         """
-        if endpoint not in self._endpoints and endpoint in self._given:
+        if endpoint not in self._places and endpoint in self._given:
             self.replace(self._given)
-        if endpoint in self._endpoints:
-            self._pin = self._endpoints.index(endpoint)
+        if endpoint in self._places:
+            self._pin = self._places[endpoint]
 
     def give(self, endpoints: Iterable[str], *, ranked: bool = False) -> None:
         """Use other endpoints from now on, and fall back on these.
@@ -198,6 +213,7 @@ class EndpointPool:
         """
         self._given = list(endpoints)
         self._ranked = ranked
+        self.generation += 1
         before = self._endpoints
         self.replace(self._given)
         if self._endpoints is not before or self._endpoints == self._given:
@@ -211,7 +227,68 @@ class EndpointPool:
             return
         pinned = self.pinned if self._endpoints else None
         if shuffle:
-            self._dice.shuffle(fresh)
+            self._rng.shuffle(fresh)
         self._endpoints = fresh
-        self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in fresh}
-        self._pin = fresh.index(pinned) if pinned in fresh else 0
+        self._places = {endpoint: place for place, endpoint in enumerate(fresh)}
+        self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in self._places}
+        self._pin = self._places.get(pinned, 0) if pinned is not None else 0
+        self.generation += 1
+
+
+class Pass:
+    """One call's way over the endpoints: each is handed out once, in the order of the pool.
+
+    What is still to come waits in a heap, so that a pass over many endpoints that all fail costs no more for each of
+    them than one over few.
+
+    Args:
+        pool: The endpoints.
+
+    Attributes:
+        tried: What was handed out, in order.
+    """
+
+    __slots__ = ("_generation", "_pool", "_waiting", "tried")
+
+    def __init__(self, pool: EndpointPool) -> None:
+        self._pool = pool
+        self._generation = -1
+        self._waiting: list[tuple[float, int, str]] = []
+        self.tried: dict[str, None] = {}
+
+    def next(self) -> str | None:
+        """The endpoint to try now; `None` when each had its turn."""
+        pool = self._pool
+        endpoint = self._following() if self.tried else pool._endpoints[pool._pin]
+        if endpoint is not None:
+            if self._waiting:
+                heappop(self._waiting)
+            self.tried[endpoint] = None
+        return endpoint
+
+    def failed(self, endpoint: str) -> None:
+        """The endpoint did not answer; if it was pinned, the pin goes where this pass goes."""
+        self._pool.failed(endpoint, self._following())
+
+    def _following(self) -> str | None:
+        """The endpoint that comes next."""
+        pool, waiting = self._pool, self._waiting
+        if self._generation != pool.generation:
+            self._generation = pool.generation
+            self._wait(pool.ring())
+        if not waiting:  # what sync() found is unreachable from here, perhaps, while what was given is not
+            self._wait(pool.fallbacks())
+        while waiting:
+            cools_at, place, endpoint = waiting[0]
+            now = pool.cools_at(endpoint)
+            if now <= cools_at:
+                return endpoint
+            heapreplace(waiting, (now, place, endpoint))  # another call has found it failing meanwhile
+        return None
+
+    def _wait(self, endpoints: Iterable[str]) -> None:
+        cools_at = self._pool.cools_at
+        self._waiting[:] = [
+            (cools_at(each), place, each) for place, each in enumerate(endpoints) if each not in self.tried
+        ]
+        heapify(self._waiting)

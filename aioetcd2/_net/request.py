@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
-from datetime import timedelta
 from enum import Enum
 from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlencode
@@ -21,14 +19,12 @@ MAX_REQUEST_LINE = 4096
 MAX_FORM = 10 << 20
 """What the server reads of a form."""
 
-MAX_TTL = 7_000_000_000
-"""Somewhat above this the server's clock overflows, and it makes the key permanent without a word."""
-
 MANY_SLASHES = re.compile("//+")
-_PLAIN_KEY = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]+)+/?")
+_PLAIN_PATH = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]+)+/?")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.~-]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_READING = ("GET", "HEAD", "OPTIONS")
 
 
 class Replay(Enum):
@@ -47,6 +43,7 @@ class Request(Struct, frozen=True, gc=False):
         body: The encoded form or JSON; `None` = no body.
         content_type: What the body is.
         replay: Whether it may be sent to another endpoint after it was sent to one.
+        writes: Whether it can change anything.
         secret: Whether the body holds a password, so that it is shown nowhere.
         patient: Whether the header of the answer may take as long as it likes.
     """
@@ -56,6 +53,7 @@ class Request(Struct, frozen=True, gc=False):
     body: bytes | None = None
     content_type: str | None = None
     replay: Replay = Replay.ALWAYS
+    writes: bool = False
     secret: bool = False
     patient: bool = False
 
@@ -66,11 +64,6 @@ class Request(Struct, frozen=True, gc=False):
         body = "***" if self.secret else self.body
         return f"Request({self}, {body!r}, {self.replay.value})"
 
-    @property
-    def writes(self) -> bool:
-        """Whether the request can change anything."""
-        return self.method not in ("GET", "HEAD", "OPTIONS")
-
 
 def build(
     method: str,
@@ -80,6 +73,7 @@ def build(
     form: Iterable[tuple[str, str]] | None = None,
     json: bytes | None = None,
     replay: Replay = Replay.ALWAYS,
+    writes: bool | None = None,
     secret: bool = False,
     patient: bool = False,
 ) -> Request:
@@ -92,6 +86,7 @@ def build(
         form: Names and values of a form; excludes `json`.
         json: An encoded JSON body.
         replay: Whether it may be sent again.
+        writes: Whether it can change anything; `None` = as its method says.
         secret: Whether the body holds a password.
         patient: Whether the header of the answer may take as long as it likes.
 
@@ -99,29 +94,23 @@ def build(
         ValueError: The request line or the form is longer than etcd reads, or the text is not valid Unicode.
     """
     target = f"{path}?{urlencode(tuple(query))}" if query else path
-    if (line := _line_length(method, target)) > MAX_REQUEST_LINE:
+    if line_length(method, target) > MAX_REQUEST_LINE:
         raise ValueError(
-            f"the request line would be {line} bytes, but etcd reads {MAX_REQUEST_LINE}: {method} {target[:60]}..."
+            f"the request line would be {line_length(method, target)} bytes, but etcd reads {MAX_REQUEST_LINE}: "
+            f"{method} {target[:60]}..."
         )
-    if form is None and json is None:
-        return Request(method, target, None, None, replay, secret, patient)
-    body, content_type = json, JSON
+    body, content_type = json, None if json is None else JSON
     if form is not None:
         body, content_type = encode_form(form), FORM
         if len(body) > MAX_FORM:
             raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {target[:60]}")
-    return Request(method, target, body, content_type, replay, secret, patient)
+    if writes is None:
+        writes = method not in _READING
+    return Request(method, target, body, content_type, replay, writes, secret, patient)
 
 
-def with_quorum(request: Request) -> Request | None:
-    """The same read, answered by the whole cluster; `None` where etcd would not read so long a request."""
-    target = f"{request.target}{'&' if '?' in request.target else '?'}quorum=true"
-    if _line_length(request.method, target) > MAX_REQUEST_LINE:
-        return None
-    return Request(request.method, target, replay=request.replay)
-
-
-def _line_length(method: str, target: str) -> int:
+def line_length(method: str, target: str) -> int:
+    """How many bytes the request line has."""
     return len(method) + len(target) + len("  HTTP/1.1\r\n")
 
 
@@ -134,30 +123,34 @@ def _quote_value(value: str) -> str:
     return value if _PLAIN_VALUE.fullmatch(value) else quote_plus(value)
 
 
-def quote_key(key: str) -> str:
-    """The path of a key, with a leading slash; folds repeated slashes, and encodes whatever is special in a URL.
+def quote_path(path: str, what: str = "path") -> str:
+    """A path with a leading slash; folds repeated slashes, and encodes whatever is special in a URL.
+
+    Args:
+        path: The path as text.
+        what: What it is, for an error.
 
     Raises:
-        TypeError: The key is not text.
-        ValueError: The key has a `.` or `..` segment, or is not valid Unicode.
+        TypeError: The path is not text.
+        ValueError: The path has a `.` or `..` segment, or is not valid Unicode.
     """
-    if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}: {key!r}")
-    return _quote_key(key)
+    if not isinstance(path, str):
+        raise TypeError(f"a {what} is a str, not {type(path).__name__}: {path!r}")
+    return _quote_path(path, what)
 
 
 @lru_cache(maxsize=512)
-def _quote_key(key: str) -> str:
-    path = key if key.startswith("/") else f"/{key}"
-    if _PLAIN_KEY.fullmatch(path):
+def _quote_path(text: str, what: str) -> str:
+    path = text if text.startswith("/") else f"/{text}"
+    if _PLAIN_PATH.fullmatch(path):
         return path
     path = MANY_SLASHES.sub("/", path)
     if "/." in path and not {".", ".."}.isdisjoint(path.split("/")):
-        raise ValueError(f"a key has no '.' or '..' segment: {key!r}")
+        raise ValueError(f"a {what} has no '.' or '..' segment: {text!r}")
     try:
         return quote(path)
     except UnicodeEncodeError as error:
-        raise ValueError(f"a key is valid Unicode: {key!r} ({error.reason})") from None
+        raise ValueError(f"a {what} is valid Unicode: {text!r} ({error.reason})") from None
 
 
 def quote_segment(what: str, name: str) -> str:
@@ -185,35 +178,6 @@ def check_text(name: str, value: str) -> str:
     if not value.isascii() and (surrogate := _SURROGATE.search(value)) is not None:
         raise ValueError(f"{name} is valid Unicode: surrogates not allowed, as at position {surrogate.start()}")
     return value
-
-
-def check_index(name: str, value: int, least: int) -> str:
-    """The text of an index.
-
-    Raises:
-        TypeError: It is not an int.
-        ValueError: It is below `least`, or more than the server can hold.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is an int, not {type(value).__name__}")
-    if not least <= value < 2**64:
-        raise ValueError(f"{name} is between {least} and 2**64 - 1, not {value}")
-    return str(int(value))
-
-
-def check_ttl(ttl: float | timedelta) -> str:
-    """The text of a TTL: whole seconds, fractions rounded up.
-
-    Raises:
-        TypeError: It is neither a number nor a timedelta.
-        ValueError: It is zero or less (the server would expire the key at once), or beyond what the server can hold.
-    """
-    seconds = ttl.total_seconds() if isinstance(ttl, timedelta) else ttl
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"ttl is seconds or a timedelta, not {type(ttl).__name__}")
-    if not 0 < seconds <= MAX_TTL:
-        raise ValueError(f"ttl is above 0 and at most {MAX_TTL} seconds, not {ttl}")
-    return str(math.ceil(seconds))
 
 
 def check_method(method: str) -> str:

@@ -1,0 +1,32 @@
+"""What the loop over endpoints needs of a transport, so that a scripted one can take its place."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..models import HTTPResult
+from .request import Request
+
+
+class Answer(Protocol):
+    """What an exchange brings: a whole result, or a stream whose body is still coming."""
+
+    @property
+    def head(self) -> HTTPResult: ...
+    def close(self) -> None: ...
+
+
+class OpenStream(Answer, Protocol):
+    """What a watch needs of a stream."""
+
+    async def read(self) -> bytes: ...
+
+
+class Exchanger(Protocol):
+    """A transport."""
+
+    @property
+    def closed(self) -> bool: ...
+    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult: ...
+    async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> OpenStream: ...
+    def check_open(self) -> None: ...

@@ -1,0 +1,229 @@
+"""The only loop over endpoints: pick one, exchange, judge; then go to the next, return, or raise."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Protocol, TypeVar
+
+from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError
+from ..models import HTTPResult
+from .endpoints import EndpointPool, Pass
+from .exchange import Answer, Exchanger, OpenStream
+from .redirects import Redirects, at_most_ten
+from .reporter import Reporter
+from .request import Request
+from .verdict import Outcome, Place, Step, failure_of, outcome_of, sum_up, verdict
+
+T = TypeVar("T")
+A = TypeVar("A", bound=Answer)
+
+Decoder = Callable[[HTTPResult, object], T]
+Ask = Callable[[Request], Awaitable[HTTPResult]]
+
+
+class Guard(Protocol):
+    """What an API knows of the cluster behind the endpoints.
+
+    Attributes:
+        epoch: How often the cluster was forgotten; what was asked before tells nothing of the cluster after.
+    """
+
+    @property
+    def epoch(self) -> int: ...
+
+    def passes_over(self, endpoint: str, request: Request) -> EtcdError | None:
+        """Why an endpoint is not asked at all; `None` = it is."""
+
+    def admit(self, endpoint: str, request: Request, head: HTTPResult, epoch: int) -> None:
+        """Take note of whom an answer is from.
+
+        Raises:
+            ClusterMismatchError: It is from another cluster.
+        """
+
+    async def explain(self, endpoint: str, ask: Ask) -> EtcdError | None:
+        """Why an endpoint does not serve what was asked for."""
+
+
+class Failover:
+    """Carries requests to the first endpoint that answers.
+
+    Args:
+        pool: The endpoints.
+        transport: The way to them.
+        guard: What is known of the cluster.
+        reporter: Told of what fails.
+        check_redirect: Told the number of redirects in a row before each is followed; raises to refuse.
+        on_first_use: Called once, when the first request is about to be sent.
+
+    Attributes:
+        rediscover: Finds the endpoints anew when all have failed, where they were discovered.
+    """
+
+    def __init__(
+        self,
+        pool: EndpointPool,
+        transport: Exchanger,
+        guard: Guard,
+        reporter: Reporter,
+        *,
+        check_redirect: Callable[[int], None] = at_most_ten,
+        on_first_use: Callable[[], None] | None = None,
+    ) -> None:
+        self._pool = pool
+        self._transport = transport
+        self._guard = guard
+        self._reporter = reporter
+        self._redirects = Redirects(check_redirect, pool, reporter)
+        self._on_first_use = on_first_use
+        self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether the client is closed."""
+        return self._transport.closed
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether there is more than one endpoint."""
+        return len(self._pool) > 1
+
+    def suspect(self, endpoint: str) -> None:
+        """Begin elsewhere for a while: this endpoint did not answer a probe."""
+        self._pool.failed(endpoint)
+
+    def call(self, request: Request, decode: Decoder[T]) -> Awaitable[T]:
+        """Send a request, and decode its answer.
+
+        Raises:
+            APIError: The server refused it.
+            InvalidResponseError: All that answered are no etcd, or do not serve this API.
+            ClusterError: No endpoint answered.
+            ClientClosedError: The client is closed.
+        """
+        return self._each(request, None, self._transport.exchange, decode)
+
+    def open(
+        self, make: Callable[[str], Request], check: Callable[[OpenStream, Request], OpenStream]
+    ) -> Awaitable[OpenStream]:
+        """Send a request, and return with the header of a good answer.
+
+        Args:
+            make: Makes the request for an endpoint.
+            check: Returns a stream whose header is good, and raises what another one means.
+
+        Raises:
+            APIError: The server refused it.
+            ClusterError: No endpoint answered.
+            ClientClosedError: The client is closed.
+        """
+        return self._each(make(self._pool.pinned), make, self._transport.open, check)
+
+    async def at(self, endpoint: str, request: Request, decode: Decoder[T]) -> T:
+        """Send a request to one endpoint and no other, with credentials only if it is one of this client's.
+
+        Raises:
+            APIError: The server refused it.
+            ClusterError: It did not answer.
+            ClientClosedError: The client is closed.
+        """
+        try:
+            result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
+            return decode(result, request)
+        except InvalidResponseError as error:
+            raise error.as_outcome(str(request), [error.as_failure()]) from None
+        except EndpointError as error:
+            raise ClusterError(str(request), [error]) from error
+
+    async def _each(
+        self,
+        request: Request,
+        make: Callable[[str], Request] | None,
+        send: Callable[[str, Request], Awaitable[A]],
+        finish: Callable[[A, Request], T],
+    ) -> T:
+        if self._on_first_use is not None:
+            begin, self._on_first_use = self._on_first_use, None
+            begin()
+        guard = self._guard
+        way = Pass(self._pool)
+        failures: list[EndpointError] = []
+        told: EtcdError | None = None
+        while (endpoint := way.next() or await self._discovered(way)) is not None:
+            if (stranger := guard.passes_over(endpoint, request)) is not None:
+                told = stranger
+                continue
+            if make is not None:
+                request = make(endpoint)
+            epoch = guard.epoch
+            try:
+                answer = await send(endpoint, request)
+                try:
+                    if 300 <= answer.head.status < 400:
+                        answer = await self._redirects.follow(send, endpoint, request, answer)
+                    guard.admit(endpoint, request, answer.head, epoch)
+                    value = finish(answer, request)
+                except BaseException:
+                    answer.close()
+                    raise
+            except EtcdError as error:
+                outcome = outcome_of(error, request)
+                if outcome is Outcome.NOT_SERVED and told is None:
+                    told = await guard.explain(endpoint, partial(self._transport.exchange, endpoint))
+                step = self._note(outcome, way, endpoint, request, failures, error)
+                if step is Step.RAISE:
+                    raise
+                if step is Step.GIVE_UP:
+                    break
+            else:
+                self._note(Outcome.ANSWERED, way, endpoint, request, failures)
+                return value
+        raise sum_up(request, failures, told)
+
+    def _note(
+        self,
+        outcome: Outcome,
+        way: Pass,
+        endpoint: str,
+        request: Request,
+        failures: list[EndpointError],
+        error: EtcdError | None = None,
+    ) -> Step:
+        """Judge an outcome, and let the pool know what it says of the endpoint."""
+        judged = verdict(outcome, request, Place.AFTER_FAILURES if failures else Place.FIRST)
+        if not judged.cools:
+            if error is not None:
+                self._transport.check_open()
+            self._pool.answered(endpoint)
+            if judged.pins:
+                self._pool.pin(endpoint)
+            return judged.step
+        way.failed(endpoint)
+        if error is not None and judged.step is not Step.RAISE:
+            failure = failure_of(error, request, judged)
+            failures.append(failure)
+            self._reporter.endpoint_failed(request, failure)
+        return judged.step
+
+    async def _discovered(self, way: Pass) -> str | None:
+        """The first endpoint that was not there before, when all others have failed."""
+        if self.rediscover is None:
+            return None
+        try:
+            found = list(await self.rediscover())
+        except Exception as error:  # whatever a caller's discoverer raises, the failures of the endpoints come first
+            self._reporter.discovery_failed(error)
+            found = []
+        self._transport.check_open()
+        if self.rediscover is None or not set(found).difference(way.tried):
+            return None
+        self._reporter.discovered(found)
+        self._pool.give(found, ranked=True)
+        return way.next()
+
+
+class Caller(Protocol):
+    """Who has a failover of its own: a client, as the facades see it."""
+
+    _failover: Failover

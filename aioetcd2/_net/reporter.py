@@ -1,0 +1,109 @@
+"""What happens, told to people: every log line of this library is written here."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+
+from .curl import curl_line
+from .request import Request
+
+logger = logging.getLogger("aioetcd2")
+logger.addHandler(logging.NullHandler())
+
+curl_logger = logging.getLogger("aioetcd2.curl")
+shows_curl = curl_logger.isEnabledFor
+"""Whether anybody wants to see curl lines at a level; asked before each request."""
+
+DEBUG = logging.DEBUG
+
+_handler: logging.Handler | None = None
+
+
+def enable_curl_debug() -> None:
+    """Print the equivalent curl command of every request to stderr.
+
+    The same lines go to the logger `aioetcd2.curl` at DEBUG; this sets its level and adds a handler. Passwords are
+    shown as `***`: in the command's `-u user:***`, and in place of a body that holds one.
+    """
+    global _handler
+    if _handler is None:
+        _handler = logging.StreamHandler(sys.stderr)
+        _handler.setFormatter(logging.Formatter("%(message)s"))
+        curl_logger.addHandler(_handler)
+    curl_logger.setLevel(logging.DEBUG)
+
+
+def disable_curl_debug() -> None:
+    """Undo `enable_curl_debug()`."""
+    global _handler
+    if _handler is not None:
+        curl_logger.removeHandler(_handler)
+        _handler = None
+    curl_logger.setLevel(logging.NOTSET)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as it goes into a log."""
+    return "; ".join(filter(None, map(str.strip, str(error).splitlines())))
+
+
+class Reporter:
+    """Tells what happens to one client: one line for each change, never one for what goes well."""
+
+    def sends(self, endpoint: str, request: Request, username: str | None) -> None:
+        """A request goes to an endpoint; told only where `shows_curl(DEBUG)`."""
+        curl_logger.debug("%s", curl_line(endpoint, request, username))
+
+    def endpoint_failed(self, request: Request, error: BaseException) -> None:
+        """An endpoint did not answer a request as it should."""
+        logger.info("%s failed at %s [%s]", request, one_line(error), type(error).__name__)
+
+    def redirects(self, before: str, endpoint: str, target: str) -> None:
+        """An endpoint sends a request elsewhere."""
+        logger.info("%s redirects to %s%s", before, endpoint, target)
+
+    def discovery_failed(self, error: BaseException) -> None:
+        """Every endpoint has failed, and no others could be found."""
+        logger.warning("every endpoint has failed, and finding others did, too: %s", one_line(error))
+
+    def discovered(self, endpoints: Iterable[str]) -> None:
+        """Every endpoint has failed, and there are others now."""
+        logger.info("every endpoint has failed; found %s", ", ".join(endpoints))
+
+    def endpoints_changed(self, endpoints: Iterable[str]) -> None:
+        """A sync found other endpoints."""
+        logger.info("endpoints are now %s", ", ".join(endpoints))
+
+    def sync_failed(self, interval: float, error: BaseException) -> None:
+        """A sync in the background failed."""
+        logger.warning("sync failed, next try in %s s: %s", interval, one_line(error))
+
+    def leader_unknown(self, error: BaseException) -> None:
+        """A sync found no leader to pin."""
+        logger.info("no leader to pin: %s", one_line(error))
+
+    def answer_was_older(self, request: Request, index: int, high_water_mark: int) -> None:
+        """An answer is older than what this client has seen."""
+        logger.info("an answer had index %d after %d; asking again with quorum: %s", index, high_water_mark, request)
+
+    def endpoint_buffers(self, endpoint: str) -> None:
+        """An endpoint holds back what it should hand on at once."""
+        logger.info("%s holds back what a wait brings, as a buffering proxy does; using long polls", endpoint)
+
+    def watches_leave(self, number: int, endpoint: str, problem: str) -> None:
+        """Watches go from an endpoint to others."""
+        logger.info("%d watches leave %s: %s", number, endpoint, problem)
+
+    def watches_interrupted(self, key: str, error: BaseException) -> None:
+        """An outage of the watches begins."""
+        logger.warning("watches are interrupted, and go on trying; that of %s: %s", key or "/", one_line(error))
+
+    def watches_resumed(self, key: str) -> None:
+        """An outage of the watches is over."""
+        logger.info("watches go on again, that of %s the first", key or "/")
+
+    def watch_resynchronized(self, key: str, index: int) -> None:
+        """A watch goes on behind a gap."""
+        logger.info("watch of %s lost events up to index %d, and goes on from there", key or "/", index)

@@ -1,0 +1,161 @@
+"""What one endpoint's outcome means for a call: go on, give up, raise or return. No I/O, no state.
+
+=====================================  ==================  ==================  ==========================
+outcome at one endpoint                replay = always     replay = if unsent  the endpoint
+=====================================  ==================  ==================  ==========================
+UNSENT: name, refused, connect, TLS    next                next                cools down
+NOT_SERVED: it has no such path        next                next                cools down
+UNANSWERED: EOF, reset, time-out       next                give up             cools down
+FAILED: a 5xx                          next                give up             cools down
+UNUSABLE: an answer none of etcd's     next                give up             cools down
+STRANGE: another cluster's answer      raise               raise               cools down
+REFUSED: a 4xx and the like            raise               raise               is healthy
+ANSWERED: anything else                return              return              is healthy
+=====================================  ==================  ==================  ==========================
+
+An endpoint that is healthy after others have failed in the same pass gets the pin. Where a call goes on and there is no
+next endpoint, it gives up: it raises what the pass as a whole amounts to (`sum_up`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import NamedTuple
+
+from ..errors import (
+    ClusterError,
+    ClusterMismatchError,
+    ConnectError,
+    ConnectionLostError,
+    EndpointError,
+    EtcdError,
+    HeaderTimeoutError,
+    InvalidResponseError,
+)
+from .request import Replay, Request
+
+
+class NotServedError(InvalidResponseError):
+    """The endpoint serves no such path, so that the request certainly was not carried out there."""
+
+
+class Outcome(Enum):
+    """How a request fared at one endpoint."""
+
+    UNSENT = auto()
+    NOT_SERVED = auto()
+    UNANSWERED = auto()
+    FAILED = auto()
+    UNUSABLE = auto()
+    STRANGE = auto()
+    REFUSED = auto()
+    ANSWERED = auto()
+
+
+class Place(Enum):
+    """Where in its pass an endpoint was asked."""
+
+    FIRST = auto()
+    AFTER_FAILURES = auto()
+
+
+class Step(Enum):
+    """What a call does then."""
+
+    NEXT = auto()
+    GIVE_UP = auto()
+    RAISE = auto()
+    RETURN = auto()
+
+
+class Verdict(NamedTuple):
+    """What an outcome means.
+
+    Attributes:
+        step: What the call does.
+        cools: Whether the endpoint cools down; otherwise it is healthy.
+        pins: Whether the endpoint gets the pin.
+        maybe_applied: Whether a write may have been carried out there.
+    """
+
+    step: Step
+    cools: bool
+    pins: bool
+    maybe_applied: bool
+
+
+_MAYBE_APPLIED = (Outcome.UNANSWERED, Outcome.FAILED, Outcome.UNUSABLE)
+_STEPS = {Outcome.STRANGE: Step.RAISE, Outcome.REFUSED: Step.RAISE, Outcome.ANSWERED: Step.RETURN}
+_HEALTHY = (Outcome.REFUSED, Outcome.ANSWERED)
+
+
+def _judge(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> Verdict:
+    maybe_applied = outcome in _MAYBE_APPLIED
+    once = replay is Replay.IF_UNSENT
+    step = _STEPS.get(outcome, Step.GIVE_UP if once and maybe_applied else Step.NEXT)
+    healthy = outcome in _HEALTHY
+    return Verdict(step, not healthy, healthy and place is Place.AFTER_FAILURES, maybe_applied and writes)
+
+
+_TABLE = {
+    (outcome, replay, place, writes): _judge(outcome, replay, place, writes)
+    for outcome in Outcome
+    for replay in Replay
+    for place in Place
+    for writes in (False, True)
+}
+
+
+def verdict(outcome: Outcome, request: Request, place: Place) -> Verdict:
+    """What an outcome means for a request, by the table above."""
+    return _TABLE[outcome, request.replay, place, request.writes]
+
+
+def outcome_of(error: EtcdError, request: Request) -> Outcome:
+    """Which outcome an error is."""
+    match error:
+        case ConnectError():
+            return Outcome.UNSENT
+        case HeaderTimeoutError() | ConnectionLostError():
+            unsent = request.writes and not error.maybe_applied
+            return Outcome.UNSENT if unsent else Outcome.UNANSWERED
+        case EndpointError():
+            return Outcome.FAILED
+        case NotServedError():
+            return Outcome.NOT_SERVED
+        case InvalidResponseError():
+            return Outcome.UNUSABLE
+        case ClusterMismatchError():
+            return Outcome.STRANGE
+    return Outcome.REFUSED
+
+
+def failure_of(error: EtcdError, request: Request, judged: Verdict) -> EndpointError:
+    """An error as the failure of one endpoint, where others may know better."""
+    assert isinstance(error, (EndpointError, InvalidResponseError))
+    if isinstance(error, EndpointError):
+        error.maybe_applied = judged.maybe_applied
+        return error
+    if request.secret:
+        error.hide_body()
+    error.maybe_applied = judged.maybe_applied
+    return error.as_failure()
+
+
+def sum_up(request: Request, failures: Iterable[EndpointError], told: EtcdError | None) -> EtcdError:
+    """What a pass amounts to in which no endpoint gave an answer that counts.
+
+    Args:
+        request: What was asked.
+        failures: One for each try, in their order.
+        told: What the API's own knowledge says, which is more to the point unless the write may have been applied.
+    """
+    whole = ClusterError(str(request), failures)
+    if told is not None and not whole.maybe_applied:
+        return told
+    causes = [failure.__cause__ for failure in whole.errors]
+    unusable = [cause for cause in causes if isinstance(cause, InvalidResponseError)]
+    if unusable and len(unusable) == len(causes):
+        return unusable[0].as_outcome(str(request), whole.errors)
+    return whole

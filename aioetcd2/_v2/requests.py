@@ -1,0 +1,98 @@
+"""What goes over the wire for keys: requests, built from arguments that have been checked."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from .._net.request import MAX_REQUEST_LINE, Replay, Request, build, line_length
+
+PREFIX = "/v2/keys"
+
+Fields = list[tuple[str, str]]
+
+
+@lru_cache(maxsize=512)
+def read(path: str, recursive: bool = False, sort: bool = False, quorum: bool = False) -> Request:
+    """A get, of one key or of a directory."""
+    flags = {"recursive": recursive, "sorted": sort, "quorum": quorum}
+    return build("GET", path, query=[(name, "true") for name, wanted in flags.items() if wanted])
+
+
+def with_quorum(request: Request) -> Request | None:
+    """The same read, answered by the whole cluster; `None` where etcd would not read so long a request."""
+    target = f"{request.target}{'&' if '?' in request.target else '?'}quorum=true"
+    if line_length(request.method, target) > MAX_REQUEST_LINE:
+        return None
+    return Request(request.method, target, replay=request.replay)
+
+
+def put(
+    path: str,
+    value: str,
+    ttl: int | None = None,
+    prev_value: str | None = None,
+    prev_index: int | None = None,
+    prev_exist: bool | None = None,
+    no_value_on_success: bool = False,
+) -> Request:
+    """A set; with a condition, a compare-and-set or a create, which are sent once."""
+    form = [("value", value)]
+    if ttl is not None:
+        form.append(("ttl", str(ttl)))
+    if prev_exist is not None:
+        form.append(("prevExist", "true" if prev_exist else "false"))
+    if no_value_on_success:
+        form.append(("noValueOnSuccess", "true"))
+    conditions = _conditions(prev_value, prev_index)
+    once = bool(conditions) or prev_exist is False
+    return build("PUT", path, form=form + conditions, replay=Replay.IF_UNSENT if once else Replay.ALWAYS)
+
+
+def post(directory: str, value: str, ttl: int | None) -> Request:
+    """A new key whose name the server makes."""
+    form = [("value", value)]
+    if ttl is not None:
+        form.append(("ttl", str(ttl)))
+    return build("POST", directory, form=form, replay=Replay.IF_UNSENT)
+
+
+def refresh(path: str, ttl: int) -> Request:
+    """A new TTL for the same value."""
+    return build("PUT", path, form=[("refresh", "true"), ("prevExist", "true"), ("ttl", str(ttl))])
+
+
+def mkdir(path: str, ttl: int | None, prev_exist: bool | None) -> Request:
+    """A directory."""
+    form = [("dir", "true")]
+    if ttl is not None:
+        form.append(("ttl", str(ttl)))
+    if prev_exist is not None:
+        form.append(("prevExist", "true" if prev_exist else "false"))
+    return build("PUT", path, form=form, replay=Replay.IF_UNSENT if prev_exist is False else Replay.ALWAYS)
+
+
+def delete(path: str, recursive: bool, dir: bool, prev_value: str | None, prev_index: int | None) -> Request:
+    """A delete; with a condition, a compare-and-delete."""
+    query = [(name, "true") for name, wanted in (("recursive", recursive), ("dir", dir)) if wanted]
+    return build("DELETE", path, query=query + _conditions(prev_value, prev_index), replay=Replay.IF_UNSENT)
+
+
+def wait(path: str, recursive: bool, since: int | None, *, stream: bool, patient: bool = False) -> Request:
+    """A wait for the events of a path after an index; `None` = after the moment of registration."""
+    query = [("wait", "true")]
+    if stream:
+        query.append(("stream", "true"))
+    if recursive:
+        query.append(("recursive", "true"))
+    if since is not None:
+        query.append(("waitIndex", str(since + 1)))
+    return build("GET", path, query=query, patient=patient)
+
+
+def _conditions(prev_value: str | None, prev_index: int | None) -> Fields:
+    conditions: Fields = []
+    if prev_value is not None:
+        conditions.append(("prevValue", prev_value))
+    if prev_index is not None:
+        conditions.append(("prevIndex", str(int(prev_index))))
+    return conditions

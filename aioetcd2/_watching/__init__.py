@@ -1,0 +1,1 @@
+"""Keeping watches alive, whatever the API: liveness, buffering endpoints, outages, looks."""

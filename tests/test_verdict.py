@@ -1,0 +1,146 @@
+"""The verdict on an outcome: each outcome, replay and place; which error is which outcome; the sum of a pass."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from aioetcd2 import (
+    APIError,
+    ClientClosedError,
+    ClusterError,
+    ClusterMismatchError,
+    ConnectError,
+    ConnectionLostError,
+    EndpointError,
+    EtcdError,
+    HeaderTimeoutError,
+    InvalidResponseError,
+    KeyNotFoundError,
+    NoLeaderError,
+    RedirectError,
+    ServerError,
+    V2DisabledError,
+)
+from aioetcd2._net.request import Replay, Request
+from aioetcd2._net.verdict import (
+    NotServedError,
+    Outcome,
+    Place,
+    Step,
+    Verdict,
+    failure_of,
+    outcome_of,
+    sum_up,
+    verdict,
+)
+
+A, B = "http://a:1", "http://b:2"
+READ = Request("GET", "/k")
+WRITE = Request("PUT", "/k", b"value=v", writes=True)
+CREATE = Request("PUT", "/k", b"value=v", replay=Replay.IF_UNSENT, writes=True)
+
+ALWAYS, ONCE = Replay.ALWAYS, Replay.IF_UNSENT
+NEXT, GIVE_UP, RAISE, RETURN = Step.NEXT, Step.GIVE_UP, Step.RAISE, Step.RETURN
+
+EXPECTED = {  # outcome: step where replay is always, where it is if unsent; is the endpoint healthy; maybe applied
+    Outcome.UNSENT: (NEXT, NEXT, False, False),
+    Outcome.NOT_SERVED: (NEXT, NEXT, False, False),
+    Outcome.UNANSWERED: (NEXT, GIVE_UP, False, True),
+    Outcome.FAILED: (NEXT, GIVE_UP, False, True),
+    Outcome.UNUSABLE: (NEXT, GIVE_UP, False, True),
+    Outcome.STRANGE: (RAISE, RAISE, False, False),
+    Outcome.REFUSED: (RAISE, RAISE, True, False),
+    Outcome.ANSWERED: (RETURN, RETURN, True, False),
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> None:
+    """Nothing here opens anything, so there is nothing to look for."""
+
+
+def test_every_outcome_is_expected() -> None:
+    assert set(EXPECTED) == set(Outcome)
+
+
+@pytest.mark.parametrize(("outcome", "replay", "place", "writes"), list(product(Outcome, Replay, Place, (False, True))))
+def test_every_outcome_replay_and_place(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> None:
+    always, if_unsent, healthy, maybe_applied = EXPECTED[outcome]
+    assert verdict(outcome, Request("PUT", "/k", replay=replay, writes=writes), place) == Verdict(
+        step=always if replay is ALWAYS else if_unsent,
+        cools=not healthy,
+        pins=healthy and place is Place.AFTER_FAILURES,
+        maybe_applied=maybe_applied and writes,
+    )
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+@pytest.mark.parametrize("place", Place)
+def test_a_write_that_may_have_been_applied_is_never_sent_again(outcome: Outcome, place: Place) -> None:
+    judged = verdict(outcome, CREATE, place)
+    assert not (judged.maybe_applied and judged.step is NEXT)
+
+
+ERRORS = [
+    (ConnectError(A, "refused"), Outcome.UNSENT),
+    (HeaderTimeoutError(A, "no answer", maybe_applied=True), Outcome.UNANSWERED),
+    (ConnectionLostError(A, "reset", maybe_applied=True), Outcome.UNANSWERED),
+    (NoLeaderError(A, "no leader"), Outcome.FAILED),
+    (ServerError(A, "500"), Outcome.FAILED),
+    (NotServedError(A, "no such page"), Outcome.NOT_SERVED),
+    (InvalidResponseError(A, "no JSON"), Outcome.UNUSABLE),
+    (ClusterMismatchError(A, "1", "2"), Outcome.STRANGE),
+    (KeyNotFoundError(100, "Key not found"), Outcome.REFUSED),
+    (APIError(0, "?"), Outcome.REFUSED),
+    (RedirectError("nowhere"), Outcome.REFUSED),
+    (ClientClosedError("closed"), Outcome.REFUSED),
+]
+
+
+@pytest.mark.parametrize(("error", "outcome"), ERRORS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("request_", [READ, WRITE, CREATE], ids=["read", "write", "create"])
+def test_which_error_is_which_outcome(error: EtcdError, outcome: Outcome, request_: Request) -> None:
+    assert outcome_of(error, request_) is outcome
+
+
+@pytest.mark.parametrize("kind", [HeaderTimeoutError, ConnectionLostError])
+def test_a_write_that_certainly_was_not_sent_goes_on(kind: type[EndpointError]) -> None:
+    assert outcome_of(kind(A, "before it was sent"), CREATE) is Outcome.UNSENT
+    assert outcome_of(kind(A, "before it was sent"), READ) is Outcome.UNANSWERED
+
+
+@pytest.mark.parametrize(
+    "error", [ServerError(A, "500"), InvalidResponseError(A, "no JSON", status=200, body=b"<html>")]
+)
+def test_a_failure_says_whether_a_write_may_have_been_applied(error: EtcdError) -> None:
+    for request in (READ, WRITE):
+        judged = verdict(outcome_of(error, request), request, Place.FIRST)
+        failure = failure_of(error, request, judged)
+        assert (failure.endpoint, failure.maybe_applied) == (A, request.writes)
+    assert "<html>" in str(failure) or isinstance(error, ServerError)
+
+
+def test_a_failure_of_a_secret_request_shows_no_body() -> None:
+    request = Request("PUT", "/k", b"hunter2", writes=True, secret=True)
+    error = InvalidResponseError(A, "hunter2 is no JSON", body=b"hunter2")
+    failure = failure_of(error, request, verdict(Outcome.UNUSABLE, request, Place.FIRST))
+    assert "hunter2" not in str(failure) + repr(failure) + str(failure.__cause__)
+    assert failure.maybe_applied
+
+
+def unusable(endpoint: str, *, maybe_applied: bool = False) -> EndpointError:
+    return InvalidResponseError(endpoint, "no JSON", maybe_applied=maybe_applied).as_failure()
+
+
+def test_the_sum_of_a_pass() -> None:
+    refused, told = ConnectError(A, "refused"), V2DisabledError(A, "3.6.16")
+    assert type(sum_up(READ, [refused], None)) is ClusterError
+    assert sum_up(READ, [refused], told) is told
+    applied = sum_up(WRITE, [ServerError(A, "500", maybe_applied=True)], told)
+    assert isinstance(applied, ClusterError)
+    assert applied.maybe_applied
+    assert type(sum_up(READ, [unusable(A), unusable(B)], None)) is InvalidResponseError
+    assert type(sum_up(READ, [unusable(A), refused], None)) is ClusterError
+    assert type(sum_up(READ, [refused, unusable(A)], None)) is ClusterError
