@@ -96,7 +96,7 @@ class Seen(Identity):
         super().__init__(Reporter())
         self.indexes: list[int] = []
 
-    def saw(self, index: int) -> None:
+    def reached(self, index: int) -> None:
         self.indexes.append(index)
 
     async def read(self, call: Call, request: Request) -> Response:

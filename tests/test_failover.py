@@ -1325,8 +1325,8 @@ async def test_index_of_0_says_nothing() -> None:
 async def test_index_seen_elsewhere_counts() -> None:
     script = Script(a=[ok(99), ok(100)])
     loop, _ = failover(script, A)
-    loop.identity.saw(100)
-    loop.identity.saw(50)
+    loop.identity.reached(100)
+    loop.identity.reached(50)
     assert (await loop.read(GET)).index == 100
     assert len(script.sent) == 2
 
@@ -1402,7 +1402,7 @@ async def test_newer_index_seen_during_the_read_with_quorum_stays(index: int) ->
     script = Script()
 
     async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.identity.saw(200)
+        loop.identity.reached(200)
         return await ok(index)(endpoint, request)
 
     script.outcomes[A] = [ok(100), ok(99), meanwhile]
@@ -1416,7 +1416,7 @@ async def test_newer_index_seen_during_a_read_does_not_make_its_answer_old() -> 
     script = Script()
 
     async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.identity.saw(200)
+        loop.identity.reached(200)
         return await ok(150)(endpoint, request)
 
     script.outcomes[A] = [ok(100), meanwhile]

@@ -40,7 +40,7 @@ class Identity:
         self.epoch += 1
         self.high_water_mark = 0
 
-    def saw(self, index: int) -> None:
+    def reached(self, index: int) -> None:
         """Take note of an index that the cluster has reached."""
         if index > self.high_water_mark:
             self.high_water_mark = index
@@ -104,7 +104,7 @@ class Identity:
             error, index = refusal, refusal.index
         if 0 < index < mark and (again := requests.with_quorum(request)) is not None:
             return await self._read_again(call, again, index, mark)
-        self.saw(index)
+        self.reached(index)
         if error is not None:
             raise error
         return response
@@ -123,4 +123,4 @@ class Identity:
         if 0 < index < mark:  # even with quorum: the cluster was made anew from older data
             self.high_water_mark = index
         else:
-            self.saw(index)
+            self.reached(index)

@@ -113,7 +113,7 @@ class KeysEngine:
         try:
             response = await self._failover.call(request, responses.keys)
         except APIError as refusal:
-            self._identity.saw(refusal.index)
+            self._identity.reached(refusal.index)
             raise
-        self._identity.saw(response.index)
+        self._identity.reached(response.index)
         return response

@@ -253,7 +253,7 @@ class WatchEngine:
         if moved and moved != live.cluster:
             raise MovedError(live.cluster)
         self._catching.needed &= not buffers
-        self._identity.saw(live.index)
+        self._identity.reached(live.index)
         self._position.begin(live.index)
         self.registered = True
         if self._backoff.troubles:
@@ -295,7 +295,7 @@ class WatchEngine:
         for event in events:
             if self._take(event):
                 live.useful = True
-        self._identity.saw(live.last)
+        self._identity.reached(live.last)
         if live.since is not None and 0 < live.last <= live.index and not live.ends:
             await self._drop()
             self._catching.needed = True
