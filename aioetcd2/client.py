@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict, cast
 from urllib.parse import quote_plus
 
 import msgspec
@@ -385,7 +385,7 @@ def _encode(value: Any) -> bytes:
 def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
     if fields is None:
         return []
-    pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+    pairs = list(cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields)
     for pair in pairs:
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise TypeError(f"a field is a name and a value, not {pair!r}")

@@ -26,6 +26,7 @@ class Discoverer(Protocol):
         Raises:
             DiscoveryError: There are none.
         """
+        ...
 
 
 class _Resolver(Protocol):
@@ -38,6 +39,7 @@ class _Resolver(Protocol):
             name: The name, with a final dot.
             kind: The kind of records.
         """
+        ...
 
 
 class SRVDiscoverer:

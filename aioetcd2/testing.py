@@ -21,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 import weakref
 from collections.abc import Iterable, Sequence
@@ -359,7 +358,9 @@ class EtcdCluster:
     ) -> None:
         if size < 1:
             raise ValueError(f"a cluster has at least one member, not {size}")
-        self.members = tuple(EtcdServer(f"m{i}", tls=tls, flags=flags, binary=binary) for i in range(size))
+        self.members: tuple[EtcdServer, ...] = tuple(
+            EtcdServer(f"m{i}", tls=tls, flags=flags, binary=binary) for i in range(size)
+        )
         for member in self.members:
             member._join(self.members)
 

@@ -14,8 +14,7 @@ DIRECTORY = "/services"
 
 
 def table_of(node: Node | None) -> dict[str, str]:
-    leaves = [] if node is None else node.leaves()
-    return {leaf.key: leaf.value or "" for leaf in leaves}
+    return {} if node is None else {leaf.key: leaf.value or "" for leaf in node.leaves()}
 
 
 def apply(event: Response, table: dict[str, str]) -> None:

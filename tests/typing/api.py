@@ -1,4 +1,4 @@
-"""The public API as a type checker sees it: checked by `mypy --strict`, never run."""
+"""The public API as a type checker sees it: checked by mypy and pyright, strictly, and never run."""
 
 from __future__ import annotations
 
