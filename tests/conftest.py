@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -89,6 +90,13 @@ async def cluster() -> AsyncIterator[EtcdCluster]:
 async def client(server: EtcdServer) -> AsyncIterator[Client]:
     async with Client(server.endpoints) as client:
         yield client
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """The log lines of the library so far."""
+    caplog.set_level(logging.INFO, "aioetcd2")
+    return lambda: [record.getMessage() for record in caplog.records]
 
 
 @pytest.fixture

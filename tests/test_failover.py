@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import msgspec
 import pytest
 
 from aioetcd2 import (
     APIError,
     ClientClosedError,
     ClusterError,
-    ClusterMismatchError,
     ConnectError,
     ConnectionLostError,
     DiscoveryError,
@@ -29,153 +25,47 @@ from aioetcd2 import (
     KeyNotFoundError,
     NoLeaderError,
     RaftInternalError,
-    RedirectError,
-    Response,
     ServerError,
-    UnauthorizedError,
-    V2DisabledError,
 )
 from aioetcd2._net.endpoints import COOL_BASE, EndpointPool
-from aioetcd2._net.exchange import Exchanger, OpenStream
 from aioetcd2._net.failover import Failover
-from aioetcd2._net.redirects import at_most_ten
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import Replay, Request, build
 from aioetcd2._v2 import responses as decode
 from aioetcd2._v2.identity import Identity
 
-A, B, C, D = (f"http://{name}:2379" for name in "abcd")
-FOREIGN = "http://elsewhere:80"
-CLUSTER = "cdf818194e3a8c32"
-
-GET = build("GET", "/v2/keys/k")
-PUT = build("PUT", "/v2/keys/k", form=[("value", "v")])
-CREATE = build("PUT", "/v2/keys/k", form=[("value", "v"), ("prevExist", "false")], replay=Replay.IF_UNSENT)
-POST = build("POST", "/v2/keys/q", form=[("value", "v")], replay=Replay.IF_UNSENT)
-DELETE = build("DELETE", "/v2/keys/k", replay=Replay.IF_UNSENT)
-
-Outcome = Callable[[str, Request], Awaitable[HTTPResult]]
-
-
-class Sent(NamedTuple):
-    """What the transport was told to send."""
-
-    endpoint: str
-    request: Request
-    trusted: bool
-
-
-class Clock:
-    """Seconds that pass when told to."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class ScriptedStream:
-    """A stream that has a header and no more."""
-
-    def __init__(self, head: HTTPResult) -> None:
-        self.head = head
-        self.closed = False
-
-    async def read(self) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Script:
-    """A transport that does at each endpoint what it is told to, the last thing for ever."""
-
-    def __init__(self, **outcomes: Outcome | Sequence[Outcome]) -> None:
-        self.outcomes = {
-            f"http://{name}:2379": [todo] if callable(todo) else list(todo) for name, todo in outcomes.items()
-        }
-        self.sent: list[Sent] = []
-        self.streams: list[ScriptedStream] = []
-        self.closed = False
-
-    @property
-    def endpoints(self) -> list[str]:
-        return [sent.endpoint for sent in self.sent]
-
-    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
-        self.check_open()
-        self.sent.append(Sent(endpoint, request, trusted))
-        outcomes = self.outcomes[endpoint]
-        return await (outcomes.pop(0) if len(outcomes) > 1 else outcomes[0])(endpoint, request)
-
-    async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> ScriptedStream:
-        stream = ScriptedStream(await self.exchange(endpoint, request, trusted=trusted))
-        self.streams.append(stream)
-        return stream
-
-    def check_open(self) -> None:
-        if self.closed:
-            raise ClientClosedError("the client is closed")
-
-
-def answer(
-    body: bytes | str | dict[str, Any] = b"",
-    status: int = 200,
-    *,
-    index: int | None = 10,
-    cluster: str | None = CLUSTER,
-    location: str | None = None,
-) -> Outcome:
-    data = json.dumps(body).encode() if isinstance(body, dict) else body.encode() if isinstance(body, str) else body
-    headers = {"X-Etcd-Index": index, "X-Etcd-Cluster-Id": cluster, "Location": location}
-    present = {name: str(value) for name, value in headers.items() if value is not None}
-
-    async def outcome(endpoint: str, request: Request) -> HTTPResult:
-        return HTTPResult(status, present, data, endpoint)
-
-    return outcome
-
-
-def ok(index: int = 10, *, cluster: str = CLUSTER, value: str = "v") -> Outcome:
-    node = {"key": "/k", "value": value, "modifiedIndex": index, "createdIndex": index}
-    return answer({"action": "get", "node": node}, index=index, cluster=cluster)
-
-
-def refused(code: int, status: int, *, cause: str = "/k", index: int = 10) -> Outcome:
-    return answer({"errorCode": code, "message": "no", "cause": cause, "index": index}, status, index=index)
-
-
-def redirect(location: str | None, status: int = 307) -> Outcome:
-    return answer(b"", status, index=None, cluster=None, location=location)
-
-
-async def unsent(endpoint: str, request: Request) -> HTTPResult:
-    raise ConnectError(endpoint, "connection refused")
-
-
-async def timed_out(endpoint: str, request: Request) -> HTTPResult:
-    raise HeaderTimeoutError(endpoint, "no answer", maybe_applied=request.writes)
-
-
-async def lost(endpoint: str, request: Request) -> HTTPResult:
-    raise ConnectionLostError(endpoint, "reset by peer", maybe_applied=request.writes)
-
-
-async def hang(endpoint: str, request: Request) -> HTTPResult:
-    await asyncio.Event().wait()
-    raise AssertionError("it hangs for ever")
-
-
-broken = answer({"message": "oops"}, 500)
-bad_gateway = answer("no backend", 502, cluster=None)
-unavailable = answer("", 503, cluster=None)
-no_quorum = refused(300, 500, cause="etcdserver: request timed out", index=0)
-election = refused(301, 500, index=0)
-html = answer("<html>It works!</html>", cluster=None)
-page_not_found = answer("404 page not found\n", 404, index=None, cluster=None)
-not_there = refused(100, 404)
+from .loops import (
+    CREATE,
+    DELETE,
+    GET,
+    POST,
+    PUT,
+    A,
+    B,
+    C,
+    Clock,
+    D,
+    Outcome,
+    Script,
+    Sent,
+    answer,
+    bad_gateway,
+    broken,
+    call,
+    election,
+    failover,
+    hang,
+    html,
+    lost,
+    no_quorum,
+    not_there,
+    ok,
+    open_stream,
+    refused,
+    timed_out,
+    unavailable,
+    unsent,
+)
 
 FAILURES_AFTER_SENDING = [
     pytest.param(timed_out, HeaderTimeoutError, id="timed out"),
@@ -188,7 +78,6 @@ FAILURES_AFTER_SENDING = [
     pytest.param(html, InvalidResponseError, id="no etcd"),
 ]
 FAILURES = [pytest.param(unsent, ConnectError, id="unsent"), *FAILURES_AFTER_SENDING]
-
 REFUSALS = [
     pytest.param(refused(101, 412), 101, id="compare failed"),
     pytest.param(not_there, 100, id="not found"),
@@ -205,30 +94,6 @@ def clock() -> Clock:
     return Clock()
 
 
-class Loop(Failover):
-    """The loop, and what is known of the cluster beside it."""
-
-    identity: Identity
-
-    def read(self, request: Request) -> Awaitable[Response]:
-        return self.identity.read(lambda each: self.call(each, decode.keys), request)
-
-
-def failover(
-    script: Exchanger,
-    *endpoints: str,
-    clock: Clock | None = None,
-    check_redirect: Callable[[int], None] = at_most_ten,
-    on_first_use: Callable[[], None] | None = None,
-) -> tuple[Loop, EndpointPool]:
-    pool = EndpointPool(endpoints, clock=clock or Clock())
-    reporter = Reporter()
-    identity = Identity(reporter)
-    loop = Loop(pool, script, identity, reporter, check_redirect=check_redirect, on_first_use=on_first_use)
-    loop.identity = identity
-    return loop, pool
-
-
 def raised(error: type[EtcdError]) -> type[EtcdError]:
     """What a call raises where each endpoint failed so: where all answered, but not as an etcd, no `ClusterError`."""
     return error if error is InvalidResponseError else ClusterError
@@ -243,25 +108,11 @@ def maybe_applied(error: EtcdError) -> bool:
     return error.maybe_applied
 
 
-@pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    caplog.set_level(logging.INFO, "aioetcd2")
-    return lambda: [record.getMessage() for record in caplog.records]
-
-
 async def test_a_log_record_is_one_line(lines: Callable[[], list[str]]) -> None:
     loop, _ = failover(Script(a=answer("no\r\nbackend\n", 502)), A)
     with pytest.raises(ClusterError):
         await call(loop)
     assert lines() == [f"GET /v2/keys/k failed at {A}: 502 no; backend [ServerError]"]
-
-
-async def call(loop: Failover, request: Request = GET) -> Response:
-    return await loop.call(request, decode.keys)
-
-
-async def open_stream(loop: Failover) -> OpenStream:
-    return await loop.open(lambda endpoint: GET, decode.opened)
 
 
 async def test_first_that_answers_stays_pinned() -> None:
@@ -589,17 +440,6 @@ async def test_first_use_is_told_once() -> None:
     assert uses == [0]
 
 
-async def test_any_error_of_check_redirect_comes_through() -> None:
-    def refuse(hops: int) -> None:
-        raise KeyError(hops)
-
-    script = Script(a=redirect("/v2/keys/x"), b=ok())
-    loop, _ = failover(script, A, B, check_redirect=refuse)
-    with pytest.raises(KeyError):
-        await call(loop)
-    assert script.endpoints == [A]
-
-
 async def test_failover_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aioetcd2")
     loop, _ = failover(Script(a=unsent, b=ok()), A, B)
@@ -663,209 +503,7 @@ def test_choice(endpoints: list[str], choice: bool) -> None:
     assert loop.has_choice is choice
 
 
-async def test_stream_follows_redirects_and_closes_each() -> None:
-    script = Script(a=redirect("/v2/keys/x?wait=true"), b=ok())
-    script.outcomes[A].append(redirect(f"{B}/v2/keys/y?wait=true"))
-    loop, _ = failover(script, A, B)
-    stream = await open_stream(loop)
-    assert [str(sent.request) for sent in script.sent] == [
-        "GET /v2/keys/k",
-        "GET /v2/keys/x?wait=true",
-        "GET /v2/keys/y?wait=true",
-    ]
-    assert [each.closed for each in script.streams] == [True, True, False]
-    assert stream is script.streams[-1]
-
-
-async def test_stream_of_another_cluster_is_closed() -> None:
-    script = Script(a=ok(), b=ok(cluster="b"))
-    loop, pool = failover(script, A, B)
-    await open_stream(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await open_stream(loop)
-    assert [each.closed for each in script.streams] == [False, True]
-
-
 # Redirects
-
-
-@pytest.mark.parametrize("status", [301, 302, 307, 308])
-@pytest.mark.parametrize("request_", [GET, PUT, POST, DELETE], ids=lambda request: request.method)
-async def test_redirect_keeps_method_and_body(status: int, request_: Request) -> None:
-    script = Script(a=redirect(f"{B}/v2/keys/other?x=1", status), b=ok())
-    loop, pool = failover(script, A, B)
-    await call(loop, request_)
-    follow = script.sent[1]
-    assert script.endpoints == [A, B]
-    assert follow.request.target == "/v2/keys/other?x=1"
-    assert (follow.request.method, follow.request.body, follow.request.content_type, follow.request.replay) == (
-        request_.method,
-        request_.body,
-        request_.content_type,
-        request_.replay,
-    )
-    assert pool.pinned == A
-
-
-@pytest.mark.parametrize(
-    ("location", "endpoint", "target"),
-    [
-        ("/v2/keys/x", A, "/v2/keys/x"),
-        ("x", A, "/v2/keys/x"),
-        ("?wait=true", A, "/v2/keys/k?wait=true"),
-        (f"{B}", B, "/"),
-        (f"{B}/v2/keys/x%20y?a=b%26c", B, "/v2/keys/x%20y?a=b%26c"),
-        (f"{B}/v2/keys/x#there", B, "/v2/keys/x"),
-        ("//b:2379/v2/keys/x", B, "/v2/keys/x"),
-        ("HTTP://B:2379/X", B, "/X"),
-    ],
-)
-async def test_redirect_leads_where_the_location_says(location: str, endpoint: str, target: str) -> None:
-    script = Script(a=[redirect(location), ok()], b=ok())
-    loop, _ = failover(script, A, B)
-    await call(loop)
-    assert (script.sent[1].endpoint, script.sent[1].request.target) == (endpoint, target)
-
-
-@pytest.mark.parametrize(
-    "location",
-    [None, "", "http://[::1/x", "http://h:99999/", "http://b:2379/a b", "/é", "/a\x00"],
-)
-async def test_redirect_needs_a_good_location(location: str | None) -> None:
-    script = Script(a=redirect(location), b=ok())
-    loop, _ = failover(script, A, B)
-    with pytest.raises(RedirectError, match="Location"):
-        await call(loop)
-    assert script.endpoints == [A]
-
-
-@pytest.mark.parametrize(
-    "location", ["ftp://b/x", "unix:///run/x/y", "unix://%2Frun%2Fdocker.sock/x", "file:///etc/passwd"]
-)
-async def test_redirect_leads_to_http_only(location: str) -> None:
-    script = Script(a=redirect(location))
-    loop, _ = failover(script, A)
-    with pytest.raises(RedirectError, match="bad Location"):
-        await call(loop)
-    assert script.endpoints == [A]
-
-
-@pytest.mark.parametrize("location", ["http://bob:hunter2@b:2379/x", "//bob@b:2379/x"])
-async def test_redirect_brings_no_credentials(location: str) -> None:
-    loop, _ = failover(Script(a=redirect(location)), A)
-    with pytest.raises(RedirectError, match="bad Location"):
-        await call(loop)
-
-
-@pytest.mark.parametrize("location", ["/v2/keys/x", "http://localhost/v2/keys/x"])
-async def test_redirect_stays_on_a_socket(location: str) -> None:
-    script = Script()
-    script.outcomes["unix:///run/etcd.sock"] = [redirect(location), ok()]
-    loop, _ = failover(script, "unix:///run/etcd.sock")
-    await call(loop)
-    assert script.sent[1].endpoint == "unix:///run/etcd.sock"
-    assert script.sent[1].request.target == "/v2/keys/x"
-    assert script.sent[1].trusted
-
-
-async def test_redirect_leads_away_from_a_socket() -> None:
-    script = Script(b=ok())
-    script.outcomes["unix:///run/etcd.sock"] = [redirect(f"{B}/x")]
-    loop, _ = failover(script, "unix:///run/etcd.sock")
-    await call(loop)
-    assert (script.sent[1].endpoint, script.sent[1].request.target, script.sent[1].trusted) == (B, "/x", False)
-
-
-async def test_ten_redirects_are_followed() -> None:
-    script = Script(a=[redirect("/x")] * 10 + [ok()])
-    loop, _ = failover(script, A)
-    await call(loop)
-    assert len(script.sent) == 11
-
-
-async def test_eleven_redirects_are_too_many() -> None:
-    script = Script(a=redirect("/x"), b=ok())
-    loop, _ = failover(script, A, B)
-    with pytest.raises(RedirectError, match="more than 10 redirects"):
-        await call(loop)
-    assert script.endpoints == [A] * 11
-
-
-async def test_check_redirect_is_told_the_number_in_a_row_and_refuses() -> None:
-    hops: list[int] = []
-
-    def check(hop: int) -> None:
-        hops.append(hop)
-        if hop == 3:
-            raise RedirectError("enough")
-
-    script = Script(a=redirect("/x"))
-    loop, _ = failover(script, A, check_redirect=check)
-    for _ in range(2):
-        with pytest.raises(RedirectError, match=r"^enough$"):
-            await call(loop)
-    assert hops == [1, 2, 3, 1, 2, 3]
-    assert len(script.sent) == 6
-
-
-async def test_check_redirect_is_not_asked_without_redirects() -> None:
-    hops: list[int] = []
-    loop, _ = failover(Script(a=ok()), A, check_redirect=hops.append)
-    await call(loop)
-    assert hops == []
-
-
-@pytest.mark.parametrize(
-    ("endpoints", "path", "trusted"),
-    [
-        ([A, B], [A, B], [True, True]),
-        ([A, B], [A, FOREIGN], [True, False]),
-        ([A, B], [A, "http://b:2380"], [True, False]),
-        ([A, B], [A, "https://b:2379"], [True, False]),
-        ([A, B], [A, FOREIGN, B], [True, False, True]),
-        ([A, "https://b:1"], [A, "https://b:1"], [True, True]),
-        (["https://a:1", B], ["https://a:1", B], [True, False]),
-        (["https://a:1", "https://b:1"], ["https://a:1", "https://b:1"], [True, True]),
-        (["https://a:1", B], ["https://a:1", FOREIGN, B], [True, False, False]),
-        (["https://a:1", B], ["https://a:1", "https://elsewhere:1", B], [True, False, False]),
-        ([A, "https://b:1", C], [A, "https://b:1", C], [True, True, False]),
-        (["https://a:1", B], ["https://a:1", B, "https://a:1"], [True, False, True]),
-    ],
-    ids=lambda value: " ".join(map(str, value)),
-)
-@pytest.mark.parametrize("stream", [False, True], ids=["exchange", "stream"])
-async def test_credentials_go_to_our_endpoints_only_and_never_onto_cleartext(
-    endpoints: list[str], path: list[str], trusted: list[bool], stream: bool
-) -> None:
-    script = Script()
-    for here, there in pairwise(path):
-        script.outcomes.setdefault(here, []).append(redirect(f"{there}/x"))
-    script.outcomes.setdefault(path[-1], []).append(ok())
-    loop, _ = failover(script, *endpoints)
-    await (open_stream(loop) if stream else call(loop))
-    assert script.endpoints == path
-    assert [sent.trusted for sent in script.sent] == trusted
-
-
-async def test_endpoints_first_given_keep_their_trust_after_a_sync() -> None:
-    script = Script(a=ok(), b=redirect(f"{A}/x"))
-    loop, pool = failover(script, A)
-    pool.replace([B])
-    await call(loop)
-    assert script.sent[1] == Sent(A, build("GET", "/x"), True)
-
-
-@pytest.mark.parametrize(("endpoint", "there"), [(A, FOREIGN), ("https://a:1", B)])
-async def test_body_that_holds_a_password_goes_to_our_endpoints_only(endpoint: str, there: str) -> None:
-    request = build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=True)
-    script = Script(b=ok())
-    script.outcomes[endpoint] = [redirect(f"{there}/x")]
-    loop, _ = failover(script, endpoint, B)
-    with pytest.raises(RedirectError, match="password") as caught:
-        await call(loop, request)
-    assert script.endpoints == [endpoint]
-    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("secret", [False, True])
@@ -877,234 +515,6 @@ async def test_answer_to_a_password_is_not_shown(secret: bool) -> None:
     assert ("hunter2" in str(caught.value)) is not secret
     assert (b"hunter2" in caught.value.body) is not secret
     assert caught.value.maybe_applied
-
-
-async def test_body_that_holds_a_password_follows_to_our_endpoints() -> None:
-    request = build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=True)
-    script = Script(a=redirect(f"{B}/x"), b=ok())
-    loop, _ = failover(script, A, B)
-    await call(loop, request)
-    assert script.sent[1].request.body == request.body
-    assert script.sent[1].request.secret
-
-
-async def test_failure_behind_a_redirect_is_that_of_who_redirected() -> None:
-    script = Script(a=redirect(f"{FOREIGN}/x"), b=ok())
-    script.outcomes[FOREIGN] = [unsent]
-    loop, pool = failover(script, A, B)
-    await call(loop, CREATE)
-    assert script.endpoints == [A, FOREIGN, B]
-    assert pool.order() == (B, A)
-
-
-async def test_one_shot_is_sent_once_behind_a_redirect() -> None:
-    script = Script(a=redirect(f"{C}/x"), b=ok(), c=lost)
-    loop, _ = failover(script, A, B)
-    with pytest.raises(ClusterError) as caught:
-        await call(loop, CREATE)
-    assert script.endpoints == [A, C]
-    assert caught.value.maybe_applied
-
-
-@pytest.mark.parametrize("status", [300, 303, 305, 399])
-async def test_every_3xx_is_followed(status: int) -> None:
-    script = Script(a=redirect(f"{B}/x", status), b=ok())
-    loop, _ = failover(script, A, B)
-    await call(loop, PUT)
-    assert script.sent[1] == Sent(B, msgspec.structs.replace(PUT, target="/x"), True)
-
-
-async def test_refusal_at_the_end_of_a_redirect_is_an_answer(lines: Callable[[], list[str]]) -> None:
-    loop, _ = failover(Script(a=[redirect("/x"), refused(203, 400)]), A)
-    with pytest.raises(APIError) as caught:
-        await call(loop)
-    assert caught.value.code == 203
-    assert lines() == [f"{A} redirects to {A}/x"]
-
-
-@pytest.mark.parametrize(
-    ("location", "there"), [("//b:1/x", "https://b:1"), ("http://localhost/x", "http://localhost")]
-)
-async def test_redirect_from_https_leads_where_the_location_says(location: str, there: str) -> None:
-    script = Script()
-    script.outcomes = {"https://a:1": [redirect(location)], there: [ok()]}
-    loop, _ = failover(script, "https://a:1")
-    await call(loop)
-    assert script.endpoints == ["https://a:1", there]
-    assert script.sent[1].request.target == "/x"
-    assert not script.sent[1].trusted
-
-
-async def test_3xx_that_leads_nowhere() -> None:
-    loop, _ = failover(Script(a=redirect(None, 304)), A)
-    with pytest.raises(RedirectError, match=f"^GET /v2/keys/k at {A}: redirect 304 without a Location$"):
-        await call(loop)
-
-
-async def test_redirects_end_even_where_check_redirect_refuses_nothing() -> None:
-    script = Script(a=redirect(f"{A}/x"))
-    loop, _ = failover(script, A, check_redirect=lambda hops: None)
-    with pytest.raises(RedirectError, match="more than 100 redirects"):
-        await call(loop)
-    assert len(script.sent) == 101
-
-
-# Whose cluster it is
-
-
-async def test_another_cluster_is_noticed() -> None:
-    script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError) as caught:
-        await call(loop, PUT)
-    assert (caught.value.endpoint, caught.value.expected, caught.value.actual) == (B, "1", "2")
-    assert pool.pinned == A
-
-
-async def test_no_second_write_goes_to_another_cluster() -> None:
-    script = Script(a=ok(cluster="1"), b=ok(cluster="2"))
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    await call(loop, PUT)
-    assert script.endpoints == [A, B, A]
-
-
-async def test_one_write_at_most_goes_to_another_cluster() -> None:
-    script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"))
-    loop, _ = failover(script, A, B)
-    await call(loop)
-    for request in (PUT, POST, DELETE):
-        with pytest.raises(ClusterMismatchError) as caught:
-            await call(loop, request)
-        assert (caught.value.endpoint, caught.value.expected, caught.value.actual) == (B, "1", "2")
-    assert [sent.request.method for sent in script.sent if sent.endpoint == B] == ["PUT"]
-
-
-async def test_write_that_may_have_been_applied_is_told_beside_another_cluster() -> None:
-    script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
-    loop, _ = failover(script, A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, GET)
-    with pytest.raises(ClusterError) as caught:
-        await call(loop, PUT)
-    assert caught.value.maybe_applied
-    assert script.endpoints == [A, A, B, A]
-
-
-async def test_endpoint_that_has_come_to_our_cluster_is_written_to_again() -> None:
-    script = Script(a=[ok(cluster="1"), unsent], b=[ok(cluster="2"), ok(cluster="1")])
-    loop, _ = failover(script, A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    await call(loop, GET)
-    await call(loop, PUT)
-    assert [str(sent.request.method) for sent in script.sent if sent.endpoint == B] == ["PUT", "GET", "PUT"]
-
-
-async def test_refusal_of_another_cluster_is_a_mismatch() -> None:
-    script = Script(a=ok(cluster="1"), b=not_there)
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
-
-
-async def test_answer_that_names_no_cluster_changes_nothing() -> None:
-    script = Script(a=[ok(cluster="1"), answer({"message": "no"}, 401, cluster=None), ok(cluster="2")])
-    loop, _ = failover(script, A)
-    await call(loop)
-    with pytest.raises(UnauthorizedError):
-        await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
-
-
-async def test_forget_forgets_cluster_and_index() -> None:
-    script = Script(a=ok(100, cluster="1"), b=ok(5, cluster="2"))
-    loop, pool = failover(script, A, B)
-    assert loop.identity.high_water_mark == 0
-    await loop.read(GET)
-    assert loop.identity.high_water_mark == 100
-    pool.give([B])
-    loop.identity.forget()
-    assert loop.identity.high_water_mark == 0
-    assert (await loop.read(GET)).index == 5
-    assert script.endpoints == [A, B]
-    pool.give([A])
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
-
-
-async def test_forget_forgets_who_was_foreign() -> None:
-    script = Script(a=ok(cluster="1"), b=ok(cluster="2"))
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
-    pool.give([B])
-    loop.identity.forget()
-    await call(loop, PUT)
-    assert script.endpoints == [A, B, B]
-
-
-async def test_answer_from_before_forget_names_no_cluster() -> None:
-    go = asyncio.Event()
-
-    async def late(endpoint: str, request: Request) -> HTTPResult:
-        await go.wait()
-        return await ok(cluster="1")(endpoint, request)
-
-    loop, pool = failover(Script(a=late, b=ok(cluster="2")), A)
-    before = asyncio.ensure_future(call(loop))
-    await asyncio.sleep(0)
-    pool.give([B])
-    loop.identity.forget()
-    go.set()
-    await before
-    await call(loop)
-    pool.give([A])
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
-
-
-async def test_write_goes_past_another_cluster() -> None:
-    script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"), c=ok(cluster="1"))
-    loop, pool = failover(script, A, B, C)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    pool.pin(B)
-    await call(loop, PUT)
-    assert script.endpoints == [A, A, B, C]
-
-
-async def test_read_that_no_one_answers_is_no_matter_of_another_cluster() -> None:
-    loop, _ = failover(Script(a=[ok(cluster="1"), unsent], b=[ok(cluster="2"), unsent]), A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    with pytest.raises(ClusterError) as caught:
-        await call(loop, GET)
-    assert {each.endpoint for each in caught.value.errors} == {A, B}
-
-
-async def test_write_that_no_one_answers_is_no_matter_of_an_endpoint_that_is_gone() -> None:
-    loop, pool = failover(Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2")), A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    pool.give([A])
-    with pytest.raises(ClusterError) as caught:
-        await call(loop, PUT)
-    assert [each.endpoint for each in caught.value.errors] == [A]
 
 
 # Found anew
@@ -1213,42 +623,6 @@ async def test_one_shot_that_was_sent_finds_nothing_anew() -> None:
 # Without v2
 
 
-async def test_etcd_without_v2_is_named() -> None:
-    version = answer({"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}, index=None, cluster=None)
-    script = Script(a=[page_not_found, version])
-    loop, _ = failover(script, A)
-    with pytest.raises(V2DisabledError, match=r"3\.5\.1 .*--enable-v2") as caught:
-        await call(loop)
-    assert (caught.value.server_version, caught.value.endpoint) == ("3.5.1", A)
-    assert [str(sent.request) for sent in script.sent] == ["GET /v2/keys/k", "GET /version"]
-
-
-async def test_member_without_v2_is_passed_over() -> None:
-    version = answer({"etcdserver": "3.6.0"}, cluster=None)
-    script = Script(a=[page_not_found, version], b=ok())
-    loop, pool = failover(script, A, B)
-    await call(loop, CREATE)
-    assert pool.pinned == B
-
-
-async def test_version_is_asked_for_once() -> None:
-    version = answer({"etcdserver": "3.5.1"}, cluster=None)
-    script = Script(a=[page_not_found, version], b=page_not_found, c=unsent)
-    loop, _ = failover(script, A, B, C)
-    with pytest.raises(V2DisabledError):
-        await call(loop)
-    assert script.endpoints == [A, A, B, C]
-
-
-@pytest.mark.parametrize("version", [page_not_found, html, unsent, lost])
-async def test_server_that_is_no_etcd_is_not_said_to_lack_v2(version: Outcome) -> None:
-    script = Script(a=[page_not_found, version])
-    loop, _ = failover(script, A)
-    with pytest.raises(InvalidResponseError, match="probably not an etcd v2 endpoint") as caught:
-        await call(loop, PUT)
-    assert not caught.value.maybe_applied
-
-
 async def test_only_where_all_are_no_etcd_that_is_the_outcome() -> None:
     loop, _ = failover(Script(a=html, b=ok()), A, B)
     assert (await call(loop)).index == 10
@@ -1260,188 +634,6 @@ async def test_only_where_all_are_no_etcd_that_is_the_outcome() -> None:
     loop, _ = failover(Script(a=html, b=html), A, B)
     with pytest.raises(InvalidResponseError, match=f"^GET /v2/keys/k at {A}: probably not .*; {B}: probably not"):
         await call(loop)
-
-
-@pytest.mark.parametrize("request_", [PUT, CREATE], ids=["write", "one-shot"])
-async def test_write_that_may_have_been_applied_is_told_beside_a_member_without_v2(request_: Request) -> None:
-    version = answer({"etcdserver": "3.5.1"}, cluster=None)
-    loop, _ = failover(Script(a=[page_not_found, version], b=lost), A, B)
-    with pytest.raises(ClusterError) as caught:
-        await call(loop, request_)
-    assert caught.value.maybe_applied
-
-
-async def test_client_that_is_closed_while_it_asks_for_the_version_is_closed() -> None:
-    script = Script()
-
-    async def close(endpoint: str, request: Request) -> HTTPResult:
-        script.closed = True
-        raise ClientClosedError("closed")
-
-    script.outcomes[A] = [page_not_found, close]
-    loop, _ = failover(script, A)
-    with pytest.raises(ClientClosedError):
-        await call(loop)
-
-
-# Never back in time
-
-
-@pytest.mark.parametrize("older", [1, 99])
-async def test_older_answer_is_asked_for_with_quorum(older: int, lines: Callable[[], list[str]]) -> None:
-    script = Script(a=[ok(100), ok(older, value="old"), ok(101, value="new")])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    response = await loop.read(GET)
-    assert response.node is not None
-    assert (response.node.value, response.index) == ("new", 101)
-    assert [sent.request.target for sent in script.sent[1:]] == ["/v2/keys/k", "/v2/keys/k?quorum=true"]
-    assert loop.identity.high_water_mark == 101
-    assert lines() == [f"an answer had index {older} after 100; asking again with quorum: GET /v2/keys/k?quorum=true"]
-
-
-@pytest.mark.parametrize("index", [100, 101])
-async def test_answer_as_new_is_taken(index: int) -> None:
-    script = Script(a=[ok(100), ok(index)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    await loop.read(GET)
-    assert len(script.sent) == 2
-    assert loop.identity.high_water_mark == index
-
-
-async def test_index_of_0_says_nothing() -> None:
-    script = Script(a=[ok(100), answer({"action": "get"}, index=None), refused(110, 401, index=0)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    response = await loop.read(GET)
-    assert (response.action, response.index) == ("get", 0)
-    with pytest.raises(UnauthorizedError):
-        await loop.read(GET)
-    assert len(script.sent) == 3
-    assert loop.identity.high_water_mark == 100
-
-
-async def test_index_seen_elsewhere_counts() -> None:
-    script = Script(a=[ok(99), ok(100)])
-    loop, _ = failover(script, A)
-    loop.identity.reached(100)
-    loop.identity.reached(50)
-    assert (await loop.read(GET)).index == 100
-    assert len(script.sent) == 2
-
-
-async def test_older_refusal_is_asked_for_with_quorum() -> None:
-    script = Script(a=[ok(100), refused(100, 404, index=99), ok(102)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == 102
-
-
-async def test_refusal_as_new_is_taken() -> None:
-    script = Script(a=[ok(100), refused(100, 404, index=100)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    with pytest.raises(KeyNotFoundError):
-        await loop.read(GET)
-    assert len(script.sent) == 2
-
-
-async def test_index_of_0_with_quorum_says_nothing() -> None:
-    script = Script(a=[ok(100), ok(99), answer({"action": "get"}, index=None)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == 0
-    assert loop.identity.high_water_mark == 100
-
-
-async def test_refusal_counts_as_seen() -> None:
-    script = Script(a=[refused(100, 404, index=100), ok(99), ok(100)])
-    loop, _ = failover(script, A)
-    with pytest.raises(KeyNotFoundError):
-        await loop.read(GET)
-    assert loop.identity.high_water_mark == 100
-    assert (await loop.read(GET)).index == 100
-
-
-async def test_refusal_with_quorum_is_taken() -> None:
-    script = Script(a=[ok(100), ok(99), refused(100, 404, index=103)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    with pytest.raises(KeyNotFoundError) as caught:
-        await loop.read(GET)
-    assert caught.value.index == 103
-    assert loop.identity.high_water_mark == 103
-
-
-@pytest.mark.parametrize("older", [1, 7])
-async def test_cluster_made_anew_from_older_data_is_believed(older: int) -> None:
-    script = Script(a=[ok(100), ok(older), ok(older), ok(older + 1)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == older
-    assert loop.identity.high_water_mark == older
-    assert (await loop.read(GET)).index == older + 1
-    assert len(script.sent) == 4
-
-
-async def test_cluster_made_anew_without_the_key_is_believed() -> None:
-    gone = refused(100, 404, index=7)
-    script = Script(a=[ok(100), gone, gone, ok(8)])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    with pytest.raises(KeyNotFoundError) as caught:
-        await loop.read(GET)
-    assert caught.value.index == loop.identity.high_water_mark == 7
-    assert (await loop.read(GET)).index == 8
-    assert len(script.sent) == 4
-
-
-@pytest.mark.parametrize("index", [100, 150])
-async def test_newer_index_seen_during_the_read_with_quorum_stays(index: int) -> None:
-    script = Script()
-
-    async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.identity.reached(200)
-        return await ok(index)(endpoint, request)
-
-    script.outcomes[A] = [ok(100), ok(99), meanwhile]
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == index
-    assert loop.identity.high_water_mark == 200
-
-
-async def test_newer_index_seen_during_a_read_does_not_make_its_answer_old() -> None:
-    script = Script()
-
-    async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
-        loop.identity.reached(200)
-        return await ok(150)(endpoint, request)
-
-    script.outcomes[A] = [ok(100), meanwhile]
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == 150
-    assert len(script.sent) == 2
-    assert loop.identity.high_water_mark == 200
-
-
-async def test_read_with_quorum_fails_over_too() -> None:
-    script = Script(a=[ok(100), ok(99), no_quorum], b=ok(101))
-    loop, _ = failover(script, A, B)
-    await loop.read(GET)
-    assert (await loop.read(GET)).index == 101
-    assert script.sent[-1].request.target == "/v2/keys/k?quorum=true"
-
-
-async def test_no_answer_with_quorum_is_no_answer() -> None:
-    script = Script(a=[ok(100), ok(99), no_quorum])
-    loop, _ = failover(script, A)
-    await loop.read(GET)
-    with pytest.raises(ClusterError):
-        await loop.read(GET)
-    assert loop.identity.high_water_mark == 100
 
 
 # One endpoint and no other
