@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,18 +61,24 @@ class Import(NamedTuple):
 class Module:
     """One source file.
 
+    Args:
+        folder: The package's folder.
+        path: The file.
+        source: What is in it.
+
     Attributes:
         path: The file.
         name: Its dotted name below the package, as `_net.request`; empty for the package itself.
+        source: What is in it.
         tree: Its syntax tree.
     """
 
-    def __init__(self, folder: Path, path: Path) -> None:
+    def __init__(self, folder: Path, path: Path, source: str) -> None:
         parts = [*path.relative_to(folder).parts[:-1], *([] if path.stem == "__init__" else [path.stem])]
         self._package = [folder.name, *path.relative_to(folder).parts[:-1]]
         self.path = path
         self.name = ".".join(parts)
-        self.source = path.read_text(encoding="utf-8")
+        self.source = source
         self.tree = ast.parse(self.source)
 
     @property
@@ -123,6 +129,10 @@ class Module:
         return sum(1 for number, line in lines if number not in texts and line.strip() and line.strip()[0] != "#")
 
 
+_module = lru_cache(Module)
+"""What is looked at again is not parsed again."""
+
+
 def at_run_time(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Every import but those under `if TYPE_CHECKING`."""
     for node in ast.iter_child_nodes(tree):
@@ -144,11 +154,11 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.modules = [Module(folder, path) for path in sorted(folder.rglob("*.py"))]
+        self.modules = [_module(folder, path, path.read_text("utf-8")) for path in sorted(folder.rglob("*.py"))]
         self._names = {module.name for module in self.modules}
 
-    def complaints(self) -> list[str]:
-        """Everything that is wrong."""
+    def complaints(self) -> Iterator[str]:
+        """Everything that is wrong, what is found soonest first."""
         rules = (
             self.modules_in_no_room,
             self.imports_against_the_levels,
@@ -158,12 +168,13 @@ class House:
             self.dialects_in_the_net,
             self.engine_rooms_entered_from_below,
             self.modules_that_are_too_long,
-            self.functions_that_are_too_complex,
             self.exports_that_are_wrong,
             self.errors_that_are_none,
             self.public_names_without_a_docstring,
+            self.functions_that_are_too_complex,
         )
-        return [complaint for rule in rules for complaint in rule()]
+        for rule in rules:
+            yield from rule()
 
     def ours(self, module: Module) -> Iterator[tuple[str, Import]]:
         """What a module imports of this package: the dotted name of the module that is meant, empty for the package."""
