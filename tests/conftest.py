@@ -19,6 +19,18 @@ from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version, find_etcd
 os.environ["PYTHONASYNCIODEBUG"] = "1"
 
 
+STARTS_ETCD = {"server", "cluster", "etcd_release", "etcd", "guarded", "secure", "particular", "listening_on_socket"}
+"""Fixtures that need a real etcd, here and in modules; `client` and others rest on them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real etcd, so that the fast tests can be told from it."""
+    for item in items:
+        fixtures: list[str] = getattr(item, "fixturenames", [])
+        if not STARTS_ETCD.isdisjoint(fixtures) or item.get_closest_marker("nemesis") is not None:
+            item.add_marker(pytest.mark.etcd)
+
+
 def pytest_collection_finish() -> None:
     """Keep what is loaded by now out of every later collection: there is one after each test."""
     gc.collect()
@@ -46,6 +58,14 @@ def child_processes() -> set[int]:
         with suppress(FileNotFoundError):  # the thread has ended meanwhile
             found.update(map(int, children.read_text().split()))
     return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """Keep out of later collections what a module leaves: or each test would take longer than the one before it."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -48,6 +48,7 @@ async def guarded() -> AsyncIterator[EtcdServer]:
         yield server
 
 
+@pytest.mark.etcd
 async def test_whole_life_of_users_and_roles() -> None:
     async with EtcdServer() as server, Client(server.endpoints) as client:
         auth = client.auth

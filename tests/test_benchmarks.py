@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")
+pytestmark = [pytest.mark.etcd, pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")]
 
 ROOT = Path(__file__).parent.parent
 SHORT = ("--rounds", "1", "--seconds", "0.05", "--calls", "100", "--watchers", "20")

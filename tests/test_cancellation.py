@@ -67,6 +67,8 @@ from .misbehaver import (
     wait_header,
 )
 
+pytestmark = pytest.mark.slow
+
 MOST_STEPS = 500
 """Far more than any call has; reached by one that starts anew again and again."""
 

@@ -183,6 +183,7 @@ async def test_one_poll_at_a_time_stays_one(serve: type[Server], catching: Catch
 
 
 @pytest.mark.parametrize(("took", "least", "most"), [(0.0, 0.24, 0.34), (0.1, 0.39, 0.6)])
+@pytest.mark.slow
 async def test_a_poll_that_is_not_answered_ends_it(
     took: float, least: float, most: float, serve: type[Server], catching: CatchUp, live: Live
 ) -> None:

@@ -134,6 +134,7 @@ def test_quantiles() -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nemesis
 async def test_short_soak() -> None:
     seed = int(os.environ.get("AIOETCD2_SEED", random.randrange(1 << 32)))
     print(f"AIOETCD2_SEED={seed}")

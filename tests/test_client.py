@@ -677,6 +677,7 @@ class TestIdentity:
             assert client.endpoints == (new.endpoint,)
             assert (await client.keys.set("k", "v")).cluster_id == OTHER_CLUSTER
 
+    @pytest.mark.etcd
     async def test_v2_off(self, etcd_release: tuple[int, int, int]) -> None:
         if etcd_release < (3, 2):
             pytest.skip("etcd 3.2 and later can switch v2 off")

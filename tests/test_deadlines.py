@@ -155,6 +155,7 @@ async def test_who_left_early_does_not_shorten_the_time_of_others() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "patient"), [(SECONDS, True), (None, False), (None, True)])
+@pytest.mark.slow
 async def test_the_patient_wait_until_all_ends(seconds: float | None, patient: bool, timers: Timers) -> None:
     deadlines = Deadlines(seconds)
     work = Work(deadlines, patient=patient)

@@ -128,6 +128,7 @@ async def test_ssl_before_plain(names: NameServer) -> None:
     assert names.asked == [SECURE, PLAIN]
 
 
+@pytest.mark.slow
 async def test_by_weight_within_a_priority(names: NameServer) -> None:
     weights = {"a": 60, "b": 30, "c": 10, "d": 0}
     names.zone[PLAIN] = [f"5 {weight} 1 {host}." for host, weight in weights.items()] + ["4 0 1 first."]
@@ -199,6 +200,7 @@ async def test_none_at_all(
         assert causes[1] in of_plain
 
 
+@pytest.mark.slow
 async def test_silent_name_server_costs_its_lifetime(names: NameServer) -> None:
     names.zone = {SECURE: SILENT, PLAIN: SILENT}
     names.resolver.lifetime = 0.2

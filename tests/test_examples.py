@@ -91,6 +91,7 @@ def assert_in_order(patterns: list[str], output: str) -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.etcd
 def test_runs_by_itself(example: Path) -> None:
     result = run(example)
     print(result.stdout)
@@ -114,6 +115,7 @@ async def test_quickstart_with_endpoints(server: EtcdServer, client: Client, bef
     ("endpoint", "complaint"),
     [("127.0.0.1:1", "no endpoint answered"), ("ftp://etcd", "not an endpoint: 'ftp://etcd'")],
 )
+@pytest.mark.slow
 def test_quickstart_without_a_server(endpoint: str, complaint: str) -> None:
     result = run(EXAMPLES[[path.name for path in EXAMPLES].index("quickstart.py")], endpoint)
     assert result.returncode == 1

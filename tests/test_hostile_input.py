@@ -37,6 +37,8 @@ from aioetcd2 import (
     SRVDiscoverer,
 )
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[[Client], Awaitable[object]]
 
 bounded = settings(max_examples=60, deadline=None, derandomize=True)

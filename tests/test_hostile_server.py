@@ -45,6 +45,8 @@ from aioetcd2.watch import Watcher
 
 from .misbehaver import CLUSTER_ID, Exchange, Misbehaver, answer, chunk, hang, key_event, raw, wait_header
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[[Client], Awaitable[object]]
 
 EXAMPLES = int(os.environ.get("AIOETCD2_EXAMPLES", "0"))

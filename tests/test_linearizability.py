@@ -200,6 +200,7 @@ def test_agrees_with_the_definition(history: list[Operation], data: st.DataObjec
     assert check(history).linearizable is naive(history)
 
 
+@pytest.mark.slow
 def test_many_lost_writes_do_not_drown_the_search() -> None:
     history = [A1]
     for n in range(10):
@@ -249,6 +250,7 @@ async def test_a_client_that_sends_a_lost_write_again_is_caught(
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nemesis
 async def test_a_cluster_that_is_hurt_stays_linearizable() -> None:
     seed = int(os.environ.get("AIOETCD2_SEED", random.randrange(1 << 32)))
     print(f"AIOETCD2_SEED={seed}")

@@ -49,6 +49,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_who_is_killed_and_who_survives() -> None:
     listed = run("--list")
     numbers = [

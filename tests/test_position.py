@@ -355,6 +355,7 @@ def snapshot(node: Node | None, recursive: bool) -> set[tuple[str, int]]:
     recursive=st.booleans(),
     known_before=st.booleans(),
 )
+@pytest.mark.slow
 def test_whatever_left_a_trace_is_told(
     before: list[tuple[str, str]],
     heard: list[tuple[str, str]],

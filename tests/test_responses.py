@@ -588,6 +588,7 @@ JSON = st.recursive(
 
 
 @given(JSON, st.sampled_from([200, 201, 400, 401, 404, 500, 503]))
+@pytest.mark.slow
 def test_any_json_becomes_a_response_or_an_error_of_ours(body: Any, status: int) -> None:
     assert isinstance(outcome_of(json.dumps(body), status), (Response, APIError, EndpointError, InvalidResponseError))
 

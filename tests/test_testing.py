@@ -48,6 +48,7 @@ async def value_of(client: Client, key: str) -> str | None:
     return node.value
 
 
+@pytest.mark.etcd
 class TestServer:
     async def test_serves_and_leaves_nothing(self) -> None:
         async with EtcdServer("lonely") as server, Client(server.endpoints) as client:
@@ -201,6 +202,7 @@ class TestServer:
             assert await value_of(client, "/k") == "v"
 
 
+@pytest.mark.etcd
 class TestCluster:
     async def test_survives_a_member(self, cluster: EtcdCluster) -> None:
         async with Client(cluster.endpoints, header_timeout=1) as client:
@@ -341,6 +343,7 @@ class TestBinary:
 
 
 class TestRelease:
+    @pytest.mark.etcd
     def test_found(self, etcd_release: tuple[int, int, int]) -> None:
         assert (2, 3) <= etcd_release < (3, 6)
 
@@ -370,6 +373,7 @@ class TestRelease:
 
 
 class TestFailedStart:
+    @pytest.mark.etcd
     async def test_last_words(self) -> None:
         server = EtcdServer("clumsy", flags=["--no-such-flag"])
         with pytest.raises(RuntimeError, match=r"clumsy .* exited at its start") as caught:
@@ -378,6 +382,7 @@ class TestFailedStart:
         assert not server.log.parent.exists()
         assert server.pid is None
 
+    @pytest.mark.etcd
     async def test_port_taken(self) -> None:
         async with EtcdServer() as server:
             with pytest.raises(RuntimeError, match="address already in use"):

@@ -133,6 +133,7 @@ async def test_server_of_another_authority(secure: EtcdServer, stranger: Authori
     assert "CERTIFICATE_VERIFY_FAILED" in str(failure)
 
 
+@pytest.mark.etcd
 async def test_expired_server_certificate(tmp_path: Path) -> None:
     old = Authority(tmp_path, "127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=timezone.utc))
     async with EtcdServer(tls=old.tls) as server:
@@ -148,6 +149,7 @@ async def test_expired_server_certificate(tmp_path: Path) -> None:
         (("127.0.0.1", "etcd.example.com"), "localhost", "certificate is not valid for 'localhost'"),
     ],
 )
+@pytest.mark.etcd
 async def test_certificate_for_another_name(tmp_path: Path, names: tuple[str, ...], host: str, words: str) -> None:
     other = Authority(tmp_path, *names)
     async with EtcdServer(tls=other.tls) as server:
@@ -244,6 +246,7 @@ async def test_fingerprint_that_does_not_match_was_never_sent(secure: EtcdServer
     await connector.close()
 
 
+@pytest.mark.etcd
 async def test_basic_auth_over_tls(authority: Authority, prefix: str) -> None:
     context = authority.context()
     async with EtcdServer(tls=authority.tls) as server:
@@ -258,6 +261,7 @@ async def test_basic_auth_over_tls(authority: Authority, prefix: str) -> None:
                 await wrong.keys.get(prefix)
 
 
+@pytest.mark.etcd
 async def test_cluster(authority: Authority, prefix: str) -> None:
     async with (
         EtcdCluster(tls=authority.tls, flags=FAST_CLUSTER) as cluster,
@@ -283,6 +287,7 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.etcd
 async def test_ipv6(authority: Authority, prefix: str, scheme: str) -> None:
     endpoint = f"{scheme}://[::1]:{_free_port()}"
     if not has_ipv6():

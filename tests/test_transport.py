@@ -197,6 +197,7 @@ async def test_one_shot_moves_on_from_a_full_backlog() -> None:
 
 
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", None], ids=["plain", "eof", "silence"])
+@pytest.mark.slow
 async def test_one_shot_moves_on_from_a_failed_handshake(words: bytes | None) -> None:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
@@ -224,6 +225,7 @@ async def test_one_shot_to_who_never_accepts_may_have_been_applied() -> None:
 
 
 @one_shot
+@pytest.mark.slow
 async def test_one_shot_timed_out_may_have_been_applied(call: Call) -> None:
     async with Misbehaver(hang) as server, client_of(server, header_timeout=0.1) as client:
         error = await failure_of(call(client))
@@ -328,6 +330,7 @@ async def test_header_timeout() -> None:
         await until(lambda: server.open == 0)
 
 
+@pytest.mark.slow
 async def test_header_timeout_is_per_endpoint() -> None:
     async with (
         Misbehaver(hang) as first,
@@ -372,6 +375,7 @@ async def test_no_header_timeout_waits() -> None:
 PATIENT = build("GET", "/v2/keys/k", patient=True)
 
 
+@pytest.mark.slow
 async def test_patient_request_waits_for_its_header() -> None:
     slow = raw(b"", pause=0.7, then=fine)
     async with Misbehaver(slow) as server, client_of(server, header_timeout=0.3) as client:
@@ -391,6 +395,7 @@ async def test_patient_request_does_not_wait_for_its_connection() -> None:
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["length", "eof"]
 )
+@pytest.mark.slow
 async def test_body_that_stalls_times_out(head: bytes, rest: Behaviour) -> None:
     async with Misbehaver(raw(head, b"{", then=rest)) as server, Misbehaver(fine) as other:
         async with client_of(server, other, header_timeout=0.2) as client:
@@ -402,6 +407,7 @@ async def test_body_that_stalls_times_out(head: bytes, rest: Behaviour) -> None:
 
 
 @pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.slow
 async def test_body_in_drips_times_out(endless: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_transport, "DRIP_TIMEOUTS", 2)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n"
@@ -421,6 +427,7 @@ async def test_body_in_drips_times_out(endless: bool, monkeypatch: pytest.Monkey
                 assert isinstance(error.errors[0].__cause__, asyncio.TimeoutError)
 
 
+@pytest.mark.slow
 async def test_refusal_of_a_watch_that_stalls_times_out() -> None:
     stalled = raw(b"HTTP/1.1 500 Oops\r\nContent-Length: 90\r\n\r\n{", then=hang)
     async with Misbehaver(stalled) as server, client_of(server, header_timeout=0.2) as client:
@@ -429,6 +436,7 @@ async def test_refusal_of_a_watch_that_stalls_times_out() -> None:
         await until(lambda: server.open == 0)
 
 
+@pytest.mark.slow
 async def test_slow_body_that_keeps_coming_does_not_time_out() -> None:
     body = json.dumps(key_event(value="v" * 200)).encode()
     pieces = [body[start : start + 20] for start in range(0, len(body), 20)]
@@ -437,6 +445,7 @@ async def test_slow_body_that_keeps_coming_does_not_time_out() -> None:
         assert (await client.keys.get("/k")).index == 5
 
 
+@pytest.mark.slow
 async def test_big_body_that_keeps_coming_does_not_time_out() -> None:
     body = json.dumps(key_event(value="v" * 1_000_000)).encode()
     pieces = [body[start : start + 100_000] for start in range(0, len(body), 100_000)]
@@ -565,6 +574,7 @@ async def test_answer_followed_by_a_reset_is_taken_or_lost() -> None:
             assert isinstance(outcome, Response)
 
 
+@pytest.mark.slow
 async def test_mutilated_answers_raise_nothing_but_our_errors() -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
@@ -634,6 +644,7 @@ both_kinds = pytest.mark.parametrize("call", [ONE_SHOT["create"], REPEATABLE["ge
 
 @stages
 @both_kinds
+@pytest.mark.slow
 async def test_cancelled_call_ends_at_once(stage: str, call: Call) -> None:
     async with (
         stuck(stage) as (endpoint, reached, freed),
@@ -655,6 +666,7 @@ async def test_cancelled_call_ends_at_once(stage: str, call: Call) -> None:
 
 
 @stages
+@pytest.mark.slow
 async def test_deadline_of_the_caller_wins(stage: str) -> None:
     async with stuck(stage) as (endpoint, _, freed), Misbehaver(close) as lost, client_of(lost, endpoint) as client:
         with pytest.raises(asyncio.TimeoutError) as caught:
@@ -703,6 +715,7 @@ async def test_cancelled_at_any_moment() -> None:
 @stages
 @both_kinds
 @pytest.mark.parametrize("own_connector", [False, True], ids=["ours", "theirs"])
+@pytest.mark.slow
 async def test_close_ends_calls_at_once(stage: str, call: Call, own_connector: bool) -> None:
     connector = aiohttp.TCPConnector() if own_connector else None
     async with stuck(stage) as (endpoint, reached, freed), Misbehaver(fine) as other:
@@ -949,6 +962,7 @@ async def test_no_credentials_no_header() -> None:
     ids=["lost", "timeout", "no-http", "long-header", "cut", "html", "401", "redirect", "500"],
 )
 @both_kinds
+@pytest.mark.slow
 async def test_password_shows_nowhere(behaviour: Behaviour, call: Call, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with Misbehaver(behaviour) as server:
@@ -1067,6 +1081,7 @@ async def test_trace_of_the_user_that_fails_is_no_write(caplog: pytest.LogCaptur
 
 
 @pytest.mark.parametrize("unix", [False, True])
+@pytest.mark.slow
 async def test_any_number_of_calls_at_once(unix: bool, tmp_path: Path) -> None:
     async with Misbehaver(hang, path=str(tmp_path / "s") if unix else None) as server, client_of(server) as client:
         calls = [asyncio.ensure_future(client.keys.get("/k")) for _ in range(120)]

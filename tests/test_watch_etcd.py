@@ -338,6 +338,7 @@ async def test_first_registration_at_no_etcd(status: int, prefix: str) -> None:
             await soon(client.keys.watch(prefix))
 
 
+@pytest.mark.slow
 async def test_first_registration_that_is_always_too_late(prefix: str) -> None:
     cleared = answer({"errorCode": 401, "message": "cleared", "cause": "x", "index": 10}, status=400)
     async with Misbehaver(cleared, reads=answer(key_event("/k", 7, "get"))) as server, client_of(server) as client:
@@ -385,6 +386,7 @@ EMPTY = raw(b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 10\r\nContent-Length: 0\r\n\r\n",
         "blank", "html", "500", "503", "no-answer",
     ],
 )  # fmt: skip
+@pytest.mark.slow
 async def test_end_without_an_event_is_resumed(end: Behaviour) -> None:
     rest = happened(FIRST), happened(SECOND)
     async with (
@@ -441,6 +443,7 @@ USELESS = {
 
 
 @pytest.mark.parametrize("after_index", [None, 10])
+@pytest.mark.slow
 async def test_no_busy_loop(after_index: int | None) -> None:
     async def requests(useless: Behaviour) -> int:
         async with (
@@ -592,6 +595,7 @@ async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> No
     assert told[1][1] == "watches go on again"
 
 
+@pytest.mark.slow
 async def test_endpoint_is_asked_for_its_health_while_it_is_watched() -> None:
     async with Misbehaver(wait(), reads=answer({"health": "true"})) as server:
         async with client_of(server, probe_interval=0.1) as client:
@@ -913,6 +917,7 @@ async def test_server_counts_no_watchers_after_leaving(server: EtcdServer, clien
 
 @pytest.mark.parametrize("stage", ["header", "event", "back-off"])
 @pytest.mark.parametrize("whole_client", [False, True], ids=["watcher", "client"])
+@pytest.mark.slow
 async def test_close_ends_next_of_another_task(stage: str, whole_client: bool) -> None:
     script = {"header": (hang,), "event": (wait(),), "back-off": (wait(), answer("oops", status=500))}[stage]
     async with (
@@ -1025,6 +1030,7 @@ GONE = answer({"errorCode": 100, "message": "Key not found", "cause": "/k", "ind
     ],
     ids=["clean", "late-fin", "late-rst", "early-fin", "halfway"],
 )
+@pytest.mark.slow
 async def test_a_blocked_wait_moves_the_cursor(ends: Behaviour, since: int, prefix: str) -> None:
     async with Misbehaver(raw(wait_header(10)), ends, wait(6000), reads=GONE) as server, client_of(server) as client:
         async with client.keys.watch(prefix) as watcher:
@@ -1035,6 +1041,7 @@ async def test_a_blocked_wait_moves_the_cursor(ends: Behaviour, since: int, pref
             waiting.cancel()
 
 
+@pytest.mark.slow
 async def test_a_member_that_is_left_proves_nothing(prefix: str) -> None:
     async with Misbehaver(raw(wait_header(10)), wait(5000), wait(6000), reads=hang) as server:
         async with client_of(server, header_timeout=0.7, probe_interval=0.7) as client:
@@ -1103,6 +1110,7 @@ async def test_directory_that_is_still_the_same_is_proof_enough(client: Client, 
 
 
 @pytest.mark.parametrize("resync", [False, True])
+@pytest.mark.etcd
 async def test_another_cluster_is_not_asked_for_the_indexes_of_the_first(resync: bool, prefix: str) -> None:
     async with EtcdServer() as first, EtcdServer() as second, Client(first.endpoints) as client:
         for each in range(20):

@@ -22,6 +22,8 @@ from .conftest import FAST_CLUSTER
 from .faultproxy import FaultProxy
 from .misbehaver import Misbehaver, answer, wait
 
+pytestmark = pytest.mark.nemesis
+
 SLOW = 60.0
 AHEAD = 300
 
