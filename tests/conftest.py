@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aioetcd2 import Client
 from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version, find_etcd
@@ -31,8 +33,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.etcd)
 
 
+@settings(database=None, derandomize=True, max_examples=1)
+@given(st.none())
+def first_example(_: None) -> None:
+    """Do nothing: at its first example Hypothesis makes the PRNG it manages, and asks the collector who holds that."""
+
+
 def pytest_collection_finish() -> None:
-    """Keep what is loaded by now out of every later collection: there is one after each test."""
+    """Keep what is loaded by now out of every later collection: there is one after each test.
+
+    The collector no longer names a frozen object as the holder of another. From Python 3.14 on Hypothesis would take
+    its own PRNG for one that nobody holds, and warn.
+    """
+    first_example()
     gc.collect()
     gc.freeze()
 

@@ -1,0 +1,130 @@
+"""etcd 3.6 and later, which have no v2 API: real ones, named in `$AIOETCD2_V3_ETCDS`, are refused by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from aioetcd2 import Client, V2DisabledError
+from aioetcd2.testing import EtcdServer, etcd_version
+
+pytestmark = pytest.mark.etcd
+
+BINARIES = [path for path in os.environ.get("AIOETCD2_V3_ETCDS", "").split(os.pathsep) if path]
+
+HOW = (
+    "no etcd without the v2 API is named: "
+    "AIOETCD2_V3_ETCDS=$(.ci/build-etcd 3.6.16):$(.ci/build-etcd 3.7.3) python -m pytest tests/test_v2_gone.py"
+)
+
+REMEDIES = ("--enable-v2=true", "from 3.6 on the v2 API is gone")
+
+
+class Gone(NamedTuple):
+    endpoint: str
+    release: str
+
+
+PARAMS = [pytest.param(path, id=Path(path).name) for path in BINARIES]
+
+
+@pytest.fixture(scope="module", params=PARAMS or [pytest.param("", marks=pytest.mark.skip(HOW), id="none")])
+def binary(request: pytest.FixtureRequest) -> str:
+    path = request.param
+    assert isinstance(path, str)
+    return path
+
+
+@pytest.fixture(scope="module")
+def release(binary: str) -> str:
+    version = etcd_version(binary)
+    assert version >= (3, 6), f"{binary} is etcd {version}, which has the v2 API"
+    return ".".join(map(str, version))
+
+
+@pytest.fixture(scope="module")
+def gone(binary: str, release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gone]:
+    """One that runs, as it comes."""
+    folder = tmp_path_factory.mktemp("gone")
+    ports = EtcdServer("picks-free-ports")  # and is not started
+    command = [
+        binary,
+        f"--data-dir={folder / 'data'}",
+        f"--listen-client-urls={ports.endpoint}",
+        f"--advertise-client-urls={ports.endpoint}",
+        f"--listen-peer-urls={ports.peer_url}",
+        f"--initial-advertise-peer-urls={ports.peer_url}",
+        f"--initial-cluster=default={ports.peer_url}",
+    ]
+    log = folder / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+    try:
+        wait_until_it_serves(ports.endpoint, process, log)
+        yield Gone(ports.endpoint, release)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until_it_serves(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with opener.open(f"{endpoint}/health", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"it does not serve:\n{log.read_text(errors='replace')[-2_000:]}")
+
+
+@pytest.mark.parametrize("call", ["get", "set", "create", "delete", "watch", "events", "members", "sync"])
+async def test_a_client_says_so(gone: Gone, call: str) -> None:
+    async with Client(gone.endpoint) as client:
+        with pytest.raises(V2DisabledError) as caught:
+            match call:
+                case "get":
+                    await client.keys.get("k")
+                case "set":
+                    await client.keys.set("k", "v")
+                case "create":
+                    await client.keys.create("k", "v")
+                case "delete":
+                    await client.keys.delete("k")
+                case "watch":
+                    async with client.keys.watch("k"):
+                        pass
+                case "events":
+                    async for _ in client.keys.watch("k", recursive=True, after_index=1):
+                        pass
+                case "members":
+                    await client.members.list()
+                case "sync":
+                    await client.sync()
+        assert (caught.value.server_version, caught.value.endpoint) == (gone.release, gone.endpoint)
+        for words in (gone.endpoint, f"etcd {gone.release} does not serve the v2 API", *REMEDIES):
+            assert words in str(caught.value)
+
+
+async def test_what_is_not_of_v2_is_answered(gone: Gone) -> None:
+    async with Client(gone.endpoint) as client:
+        assert (await client.version()).server == gone.release
+        assert (await client.health()).healthy
+
+
+async def test_the_server_for_tests_does_not_start_it(binary: str, release: str) -> None:
+    server = EtcdServer(binary=binary)
+    with pytest.raises(RuntimeError) as caught:
+        await server.__aenter__()
+    for words in (binary, f"etcd {release}", "no v2 API", "2.3 to 3.5"):
+        assert words in str(caught.value)
+    assert server.pid is None
+    assert not server.log.parent.exists()
