@@ -1,6 +1,6 @@
 """Watches on a cluster whose members and connections fail: what came is compared with what happened, both ways.
 
-Each test prints its seed; `AIOETCD2_SEED=... pytest -s tests/test_watch_faults.py` plays it again.
+Each test prints its seed; `AIOETCD2_SEED=... pytest -s tests/test_watch_nemesis.py` plays it again.
 """
 
 from __future__ import annotations
