@@ -1,4 +1,4 @@
-"""The client: builds the parts, owns their life, keeps the endpoints in step with the cluster."""
+"""The client: makes the parts and closes them, and keeps the endpoints in step with the members of the cluster."""
 
 from __future__ import annotations
 

@@ -226,13 +226,13 @@ class InvalidResponseError(EtcdError):
         InvalidResponseError.__init__(self, self.endpoint, words, status=self.status)
 
     def as_failure(self) -> EndpointError:
-        """The same as the failure of one endpoint, where others may know better."""
+        """This error as the failure of one endpoint, for the list that a `ClusterError` holds."""
         failure = EndpointError(self.endpoint, self.reason, maybe_applied=self.maybe_applied)
         failure.__cause__ = self
         return failure
 
     def as_outcome(self, request: str, failures: Iterable[EndpointError]) -> InvalidResponseError:
-        """The same as the outcome of a call that found nothing but such answers."""
+        """This error as the outcome of a call that found nothing but such answers."""
         self.args = (f"{request} at {'; '.join(map(str, failures))}",)
         if self.maybe_applied:
             self.args = (f"{self.args[0]}; {_READ_FIRST}",)

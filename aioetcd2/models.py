@@ -52,11 +52,11 @@ class HTTPResult(Struct, frozen=True, gc=False):
 
     @property
     def head(self) -> HTTPResult:
-        """Itself, so that a whole answer and a stream are followed alike."""
+        """This answer itself: a stream, whose body is still to come, has a `head` of this kind."""
         return self
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Do nothing: a whole answer holds no connection. A stream has to be closed."""
 
 
 class Node(Struct, frozen=True, gc=False, rename="camel"):

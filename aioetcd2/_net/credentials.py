@@ -1,4 +1,4 @@
-"""Who we are, asked for with each request."""
+"""The credentials of a client: the transport asks for them with each request."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .request import check_text
 
 
 class Credentials(Protocol):
-    """A source of credentials.
+    """A source of credentials, which may give another answer for each endpoint and at each time.
 
     Attributes:
         username: The user, as a curl line shows it; `None` = nobody.
@@ -20,7 +20,7 @@ class Credentials(Protocol):
     def username(self) -> str | None: ...
 
     def headers(self, endpoint: str) -> Mapping[str, str]:
-        """What a request to an endpoint says of us."""
+        """The headers that tell an endpoint who we are; empty = nothing."""
 
 
 class BasicCredentials:
@@ -39,7 +39,7 @@ class BasicCredentials:
         self._headers = {} if username is None and password is None else _basic_auth(username, password)
 
     def headers(self, endpoint: str) -> Mapping[str, str]:
-        """What a request to an endpoint says of us."""
+        """The headers that tell an endpoint who we are; empty = nothing."""
         return self._headers
 
 

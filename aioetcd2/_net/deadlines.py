@@ -21,16 +21,18 @@ else:
 
 
 def _word_of(task: asyncio.Task[object]) -> object:
-    """The word of who wanted a task cancelled last, before Python 3.11."""
+    """The message of the last `cancel()` of a task, which tells us who that was; for Python before 3.11."""
     return getattr(task, "_cancel_message", None)
 
 
 class Deadline(Struct, eq=False):
     """The time that one step of a request may take; a context manager that raises `TimeoutError` when it has expired.
 
-    As `asyncio.timeout()`, it cancels the task, and leaves it cancelled where someone else wants that, too. Before
-    Python 3.11 a task does not count who wants it cancelled, and keeps the word of the first: ours comes a moment
-    later, so that anyone else's at the same time is the first.
+    It works as `asyncio.timeout()` does: when time is up it cancels the task, and turns that cancellation into a
+    `TimeoutError` as the `with` block is left, unless someone else has cancelled the task as well.
+
+    Before Python 3.11 a task does not count its cancellations, and shows the message of the first `cancel()` only. So
+    there we cancel one turn of the event loop later, and a cancellation by someone else in that turn is the first.
     """
 
     _deadlines: Deadlines
@@ -56,7 +58,7 @@ class Deadline(Struct, eq=False):
                 raise asyncio.TimeoutError from error
 
     def expire(self) -> None:
-        """Time is up."""
+        """Time is up: cancel the task."""
         if sys.version_info >= (3, 11):
             self._expired = True
             self._task.cancel()
@@ -71,7 +73,7 @@ class Deadline(Struct, eq=False):
 
 
 class Deadlines:
-    """The header timeouts of all requests under way, with one timer for all.
+    """The deadlines of everything under way that may take equally long, on one timer.
 
     They all have the same length, so that the oldest is always the next to expire. A timer for each request would cost
     more than all the rest of this library: the event loop keeps a cancelled one until its time has come.
@@ -85,7 +87,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, *, patient: bool = False) -> Deadline:
-        """A deadline to enter now; a patient one ends with the client only."""
+        """Begin a deadline, to be entered by `with` at once; a patient one expires only when the client is closed."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
@@ -99,17 +101,17 @@ class Deadlines:
         return deadline
 
     def check(self, spent: float) -> None:
-        """Raise `TimeoutError` where as much time as is given has been spent before."""
+        """Raise `TimeoutError` where the time is spent already, by earlier and shorter waits."""
         if spent >= self._seconds:
             raise asyncio.TimeoutError
 
     def end(self, deadline: Deadline) -> None:
-        """The deadline was left."""
+        """Forget a deadline: its `with` block was left."""
         if self._running.pop(deadline, None) is None:
             self._patient.discard(deadline)
 
     def expire(self) -> None:
-        """All deadlines have expired."""
+        """Expire every deadline now, patient ones too: the client is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -20,7 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 
 
 def parse_endpoint(text: str) -> str:
-    """The one way in which this library writes an endpoint.
+    """Check an endpoint, and write it as this library does: scheme and host in lower case, no slash at its end.
 
     Raises:
         InvalidEndpointError: It is not `http(s)://host:port`, `host:port` or `unix://path`.
@@ -108,9 +108,9 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
 class EndpointPool:
     """The endpoints of one client, in the order in which they are tried.
 
-    A pass begins with the pinned endpoint and goes round; endpoints that failed lately come last.
-    Every endpoint is handed out once a pass, however hot. When all have failed that sync() put here, those first given
-    follow.
+    A pass begins with the pinned endpoint, and goes on in their order; endpoints that failed lately come last. Each is
+    handed out once in a pass, also while it cools down: the pool never refuses. `sync()` puts the cluster's members
+    in the place of the endpoints first given; when all of them have failed, a pass goes on with the latter.
 
     Args:
         endpoints: Parsed endpoints.
@@ -159,7 +159,7 @@ class EndpointPool:
         return (first, *sorted(others, key=self.cools_at))
 
     def ring(self) -> list[str]:
-        """The endpoints in their order from the pinned one on."""
+        """The endpoints in their order, beginning with the pinned one."""
         return self._endpoints[self._pin :] + self._endpoints[: self._pin]
 
     def fallbacks(self) -> list[str]:
@@ -167,7 +167,7 @@ class EndpointPool:
         return self._given
 
     def cools_at(self, endpoint: str) -> float:
-        """When an endpoint has cooled down; all cool ones are equal."""
+        """When an endpoint will have cooled down, by the clock; 0 where it is cool."""
         failure = self._failures.get(endpoint)
         return failure[1] if failure is not None and failure[1] > self._clock() else 0.0
 
@@ -209,7 +209,7 @@ class EndpointPool:
 
         Args:
             endpoints: Parsed endpoints.
-            ranked: Whether the best comes first, so that they are never shuffled, and the first is the next.
+            ranked: Whether the best comes first, so that they are never shuffled, and the first gets the pin.
         """
         self._given = list(endpoints)
         self._ranked = ranked
@@ -267,7 +267,7 @@ class Pass:
         return endpoint
 
     def failed(self, endpoint: str) -> None:
-        """The endpoint did not answer; if it was pinned, the pin goes where this pass goes."""
+        """The endpoint did not answer; if it was pinned, the next one of this pass gets the pin."""
         self._pool.failed(endpoint, self._following())
 
     def _following(self) -> str | None:

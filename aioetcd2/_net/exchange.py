@@ -23,7 +23,7 @@ class OpenStream(Answer, Protocol):
 
 
 class Exchanger(Protocol):
-    """A transport."""
+    """A transport: carries one request to one endpoint."""
 
     @property
     def closed(self) -> bool: ...

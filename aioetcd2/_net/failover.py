@@ -36,7 +36,7 @@ class Guard(Protocol):
         """Why an endpoint is not asked at all; `None` = it is."""
 
     def admit(self, endpoint: str, request: Request, head: HTTPResult, epoch: int) -> None:
-        """Take note of whom an answer is from.
+        """Note which cluster an answer came from.
 
         Raises:
             ClusterMismatchError: It is from another cluster.
@@ -190,7 +190,7 @@ class Failover:
         failures: list[EndpointError],
         error: EtcdError | None = None,
     ) -> Step:
-        """Judge an outcome, and let the pool know what it says of the endpoint."""
+        """Judge an outcome, tell the pool whether the endpoint is healthy, and keep its failure."""
         judged = verdict(outcome, request, Place.AFTER_FAILURES if failures else Place.FIRST)
         if not judged.cools:
             if error is not None:
@@ -207,7 +207,7 @@ class Failover:
         return judged.step
 
     async def _discovered(self, way: Pass) -> str | None:
-        """The first endpoint that was not there before, when all others have failed."""
+        """Look for other endpoints when all have failed: the first of them; `None` where there is none."""
         if self.rediscover is None:
             return None
         try:
@@ -224,6 +224,6 @@ class Failover:
 
 
 class Caller(Protocol):
-    """Who has a failover of its own: a client, as the facades see it."""
+    """What a facade needs of a client: its failover."""
 
     _failover: Failover

@@ -48,7 +48,7 @@ class Redirects:
         self._reporter = reporter
 
     async def follow(self, send: Callable[..., Awaitable[A]], endpoint: str, request: Request, answer: A) -> A:
-        """The answer to which a redirect leads in the end; the answers on the way are closed.
+        """Follow a redirect to its end; the answers on the way are closed.
 
         Args:
             send: Sends a request to an endpoint, `trusted` or not.

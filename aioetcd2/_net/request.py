@@ -35,7 +35,7 @@ class Replay(Enum):
 
 
 class Request(Struct, frozen=True, gc=False):
-    """One request.
+    """One HTTP request, for whatever endpoint.
 
     Attributes:
         method: The HTTP method.
@@ -77,7 +77,7 @@ def build(
     secret: bool = False,
     patient: bool = False,
 ) -> Request:
-    """Encode a request, or say why the server would not take it.
+    """Make a request: encode its parts, or raise what the server would not take.
 
     Args:
         method: The HTTP method.
@@ -124,7 +124,7 @@ def _quote_value(value: str) -> str:
 
 
 def quote_path(path: str, what: str = "path") -> str:
-    """A path with a leading slash; folds repeated slashes, and encodes whatever is special in a URL.
+    """Encode a path: a slash in front, repeated slashes folded into one, whatever is special in a URL as `%xx`.
 
     Args:
         path: The path as text.
@@ -154,7 +154,7 @@ def _quote_path(text: str, what: str) -> str:
 
 
 def quote_segment(what: str, name: str) -> str:
-    """A name as one segment of a path.
+    """Encode a name as one segment of a path.
 
     Raises:
         TypeError: It is not text.

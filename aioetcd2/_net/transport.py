@@ -63,7 +63,7 @@ _CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
 
 
 class _Lost(Exception):
-    """The connection broke after the request; an exception that aiohttp does not take for a reason to send again."""
+    """The connection broke after the request. aiohttp sends again on errors of its own, and not on this one."""
 
 
 class _SendOnce:
@@ -79,7 +79,7 @@ class _SendOnce:
 
     @property
     def sent(self) -> bool:
-        """Whether any of it may have left; aiohttp makes the response object as it hands over the first byte."""
+        """Whether a byte of it may have left: aiohttp makes the response object as it hands over the first one."""
         return self._request is not None and getattr(self._request, "response", self) is not None
 
     async def __call__(
@@ -95,9 +95,9 @@ class _SendOnce:
 
 
 class _Authorize:
-    """A client middleware that says who we are: aiohttp takes that from a .netrc where it trusts the environment.
+    """A client middleware that has the last word on credentials, where aiohttp may take them from a `.netrc`.
 
-    Without a user of ours it may, for endpoints that are trusted.
+    A trusted endpoint gets ours; where we have none, it gets those of the `.netrc`. Any other endpoint gets nothing.
     """
 
     __slots__ = ("_headers", "_trusted")
@@ -117,7 +117,7 @@ class _Authorize:
 
 
 class _Route(NamedTuple):
-    """How to get to an endpoint."""
+    """How to get to an endpoint: the session to use, and the parts of the URL."""
 
     session: aiohttp.ClientSession
     trusting: bool
@@ -321,7 +321,7 @@ class Transport:
         )  # as good to a decoder, and a copy costs page faults; raw() makes it bytes for a caller
 
     def _raise(self, endpoint: str, request: Request, error: Exception, sent: bool) -> NoReturn:
-        """The exception map, the most specific first."""
+        """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
         raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is _Lost else error)
@@ -329,6 +329,7 @@ class Transport:
     def _mapped(
         self, endpoint: str, request: Request, error: Exception, sent: bool
     ) -> EndpointError | InvalidResponseError:
+        """The exception map, the most specific first."""
         if isinstance(error, aiohttp.ClientResponseError):
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
             error.args = ()

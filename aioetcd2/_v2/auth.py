@@ -101,24 +101,24 @@ def get_user(name: str, *, once: bool = False) -> Request:
 
 
 def add_user(name: str, password: str) -> Request:
-    """A new user; a change of password where there is one."""
+    """A new user; where there is one of that name, the server takes it for a change of password."""
     path = _user_path(name)
     body = _encode(_UserChange(name, password=password))
     return build("PUT", path, json=body, replay=Replay.IF_UNSENT, secret=True)
 
 
 def remove_user(name: str) -> Request:
-    """A user who goes."""
+    """The removal of a user."""
     return build("DELETE", _user_path(name), replay=Replay.IF_UNSENT)
 
 
 def change_password(name: str, password: str) -> Request:
-    """Another password; a new user where there is none."""
+    """A new password; where there is no such user, the server adds one."""
     return build("PUT", _user_path(name), json=_encode(_UserChange(name, password=password)), secret=True)
 
 
 def change_user(name: str, *, grant: tuple[str, ...] | None = None, revoke: tuple[str, ...] | None = None) -> Request:
-    """Roles that a user gets, or loses."""
+    """Roles for a user to get, or to lose."""
     return build("PUT", _user_path(name), json=_encode(_UserChange(name, grant=grant, revoke=revoke)))
 
 
@@ -135,17 +135,17 @@ def add_role(name: str) -> Request:
 
 
 def remove_role(name: str) -> Request:
-    """A role that goes."""
+    """The removal of a role."""
     return build("DELETE", _role_path(name), replay=Replay.IF_UNSENT)
 
 
 def grant(name: str, prefixes: tuple[str, ...], permission: Permission) -> Request:
-    """What a role permits from now on."""
+    """More that a role permits."""
     return build("PUT", _role_path(name), json=_encode(_RoleChange(name, grant=_patterns(prefixes, permission))))
 
 
 def revoke(name: str, prefixes: tuple[str, ...], permission: Permission) -> Request:
-    """What a role no longer permits."""
+    """Less that a role permits."""
     return build("PUT", _role_path(name), json=_encode(_RoleChange(name, revoke=_patterns(prefixes, permission))))
 
 
@@ -176,7 +176,7 @@ def _succeeded(result: HTTPResult, request: object) -> HTTPResult:
 
 
 def nothing(result: HTTPResult, request: object) -> None:
-    """An answer that says no more than that it is done."""
+    """Check an answer that only says that it is done."""
     _succeeded(result, request)
 
 
@@ -187,7 +187,7 @@ def enabled(result: HTTPResult, request: object) -> bool:
 
 
 def absent(result: HTTPResult, request: object) -> None:
-    """That there is no such user."""
+    """Check that there is no such user."""
     if result.status == 200:
         raise responses.api_error(UserExistsError, result, request, "the user exists already")
     error = _refusal(result, request)

@@ -43,24 +43,24 @@ def add(peer_urls: tuple[str, ...]) -> Request:
 
 
 def remove(member_id: str) -> Request:
-    """A member that goes."""
+    """The removal of a member."""
     return build("DELETE", _path(member_id))
 
 
 def update(member_id: str, peer_urls: tuple[str, ...]) -> Request:
-    """A member that moves."""
+    """New peer URLs for a member."""
     return build("PUT", _path(member_id), json=_peer_urls(peer_urls))
 
 
 def members(result: HTTPResult, request: object) -> list[Member]:
-    """The answer of a list."""
+    """The members, from the answer of a list."""
     if result.status != 200:
         raise _refusal(result, request)
     return list(responses.decode(_decode_members, result).members or ())
 
 
 def member(result: HTTPResult, request: object) -> Member:
-    """The answer that is one member."""
+    """The member that an answer holds."""
     if result.status not in (200, 201):
         raise _refusal(result, request)
     found: Member = responses.decode(_decode_member, result)
@@ -68,13 +68,13 @@ def member(result: HTTPResult, request: object) -> Member:
 
 
 def removed(result: HTTPResult, request: object) -> None:
-    """The answer of a removal; one that was removed before is no error."""
+    """Check the answer of a removal; a member that was removed before is no error."""
     if result.status != 410:
         done(result, request)
 
 
 def done(result: HTTPResult, request: object) -> None:
-    """An answer that says no more than that."""
+    """Check an answer that only says that it is done."""
     if result.status not in (200, 204):
         raise _refusal(result, request)
 

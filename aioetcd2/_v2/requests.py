@@ -35,7 +35,7 @@ def put(
     prev_exist: bool | None = None,
     no_value_on_success: bool = False,
 ) -> Request:
-    """A set; with a condition, a compare-and-set or a create, which are sent once."""
+    """A set; with a condition it is a compare-and-set or a create, and is sent once."""
     form = [("value", value)]
     if ttl is not None:
         form.append(("ttl", str(ttl)))
@@ -62,7 +62,7 @@ def refresh(path: str, ttl: int) -> Request:
 
 
 def mkdir(path: str, ttl: int | None, prev_exist: bool | None) -> Request:
-    """A directory."""
+    """A new directory, or a new TTL for one."""
     form = [("dir", "true")]
     if ttl is not None:
         form.append(("ttl", str(ttl)))

@@ -146,7 +146,7 @@ def keys(result: HTTPResult, request: object) -> Response:
 
 
 def opened(stream: OpenStream, request: object) -> OpenStream:
-    """A wait that the server has registered."""
+    """Check that the server has registered a wait; the stream, whose body is still to come."""
     if stream.head.status != 200:
         raise failure(stream.head, request)
     if INDEX not in stream.head.headers:  # or any web page would do for a wait without an event
@@ -155,7 +155,7 @@ def opened(stream: OpenStream, request: object) -> OpenStream:
 
 
 def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
-    """The events of a wait, one JSON document a line."""
+    """The events in some lines of a wait, one JSON document a line."""
     try:
         return [
             Response(body.action, body.node if body.action != "expire" else _expired(body), body.prev_node, *marks)
@@ -166,7 +166,7 @@ def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
 
 
 def marks(result: HTTPResult) -> Marks:
-    """What the headers of a keys answer name; 0 and empty where one is missing."""
+    """The indexes and the cluster that the headers of an answer name; 0 and empty where one is missing."""
     find = result.headers.get
     try:
         return _index(find(INDEX, 0)), int(find(RAFT_INDEX, 0)), int(find(RAFT_TERM, 0)), find(CLUSTER_ID, "")
@@ -258,7 +258,7 @@ def api_error(cls: type[APIError], result: HTTPResult, request: object, message:
 
 
 def message_of(result: HTTPResult) -> str:
-    """The server's own words in an answer of members, auth or stats; whatever the body holds else."""
+    """The server's own words in an answer of members, auth or stats: its message, or else the body as text."""
     body = _error_body(result)
     return body.message if body is not None and body.message else _text(result)
 
