@@ -377,7 +377,7 @@ async def test_failed_discovery_is_logged(caplog: pytest.LogCaptureFixture) -> N
         with pytest.raises(ClusterError):
             await client.keys.get("/k")
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["every endpoint has failed, and finding others did, too: broken"]
+    assert warnings == ["every endpoint has failed, and so has the search for others: broken"]
 
 
 async def test_endpoints_set_by_hand_are_left_alone(server: EtcdServer) -> None:

@@ -558,7 +558,7 @@ async def test_finding_nothing_leaves_the_errors_of_the_endpoints(lines: Callabl
     with pytest.raises(ClusterError, match="connection refused"):
         await call(loop)
     assert pool.order() == (A,)
-    assert lines()[1:] == ["every endpoint has failed, and finding others did, too: no such domain"]
+    assert lines()[1:] == ["every endpoint has failed, and so has the search for others: no such domain"]
 
 
 class Reversing(random.Random):

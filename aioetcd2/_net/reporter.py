@@ -66,7 +66,7 @@ class Reporter:
 
     def discovery_failed(self, error: BaseException) -> None:
         """Every endpoint has failed, and no others could be found."""
-        logger.warning("every endpoint has failed, and finding others did, too: %s", one_line(error))
+        logger.warning("every endpoint has failed, and so has the search for others: %s", one_line(error))
 
     def discovered(self, endpoints: Iterable[str]) -> None:
         """Every endpoint has failed, and there are others now."""
