@@ -910,8 +910,15 @@ def test_words_of_an_error_without_any() -> None:
     assert (_transport._words(OSError("a")), _transport._words(ConnectionResetError())) == ("a", "ConnectionResetError")
 
 
-def test_certificate_is_refused_by_an_alert_of_tls_only() -> None:
-    alert = "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert"
+@pytest.mark.parametrize(
+    "alert",
+    [
+        "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] alert",
+        "[SSL: TLSV1_ALERT_UNKNOWN_CA] tlsv1 alert unknown ca",
+        "[SSL: SSLV3_ALERT_HANDSHAKE_FAILURE] sslv3 alert handshake failure",
+    ],
+)
+def test_certificate_is_refused_by_an_alert_of_tls_only(alert: str) -> None:
     refused, wrapped = ssl.SSLError(1, alert), OSError("wrapped")
     wrapped.__cause__ = refused
     assert [_transport._certificate_refused(each) for each in (refused, wrapped)] == [True, True]

@@ -59,7 +59,8 @@ _UNSENT = (
 _PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What one or the other OpenSSL calls an answer that is no TLS."""
 
-_CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA)")
+_CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE)")
+"""How servers refuse a client certificate, or the want of one; those built with Go 1.26 say no more than the last."""
 
 
 class _Lost(Exception):
@@ -334,7 +335,8 @@ class Transport:
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
             error.args = ()
         if _certificate_refused(error):
-            return ConnectError(endpoint, f"{_words(error)}: the server wants a client certificate, or refuses ours")
+            hint = "the server wants a client certificate, or refuses ours, or has no cipher in common with us"
+            return ConnectError(endpoint, f"{_words(error)}: {hint}")
         if isinstance(error, _UNSENT):
             return ConnectError(endpoint, _unconnected(endpoint, error))
         if isinstance(error, asyncio.TimeoutError):
