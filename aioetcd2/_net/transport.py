@@ -335,7 +335,9 @@ class Transport:
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
             error.args = ()
         if _certificate_refused(error):
-            hint = "the server wants a client certificate, or refuses ours, or has no cipher in common with us"
+            hint = "the server wants a client certificate, or refuses ours"
+            if "HANDSHAKE_FAILURE" in _words(error):
+                hint += ", or has no cipher in common with us"
             return ConnectError(endpoint, f"{_words(error)}: {hint}")
         if isinstance(error, _UNSENT):
             return ConnectError(endpoint, _unconnected(endpoint, error))
