@@ -134,6 +134,7 @@ class Client:
         self._reporter = Reporter()
         self._transport = Transport(
             header_timeout=header_timeout,
+            keepalive=probe_interval,
             credentials=BasicCredentials(username, password),
             reporter=self._reporter,
             ssl=ssl,
@@ -207,7 +208,7 @@ class Client:
         if self._syncing is not None:
             self._syncing.cancel()
         try:
-            await self._watches.liveness.close()
+            await self._watches.close()
             if self._syncing is not None:
                 await asyncio.wait((self._syncing,))
         finally:
@@ -237,7 +238,21 @@ class Client:
         self._failover.rediscover = None
         self._moves += 1
         self._identity.forget()
+        self._watches.looks.forget()
         self._watches.liveness.leave(self._pool)
+
+    def forget_cluster(self) -> None:
+        """Take the next cluster that answers for the one, after it was rebuilt behind the same endpoints.
+
+        What was seen of it is forgotten; watches register anew, and report lost events where it is another cluster, or
+        where its store has begun anew. Discovery by SRV and syncs go on.
+
+        Raises:
+            ClientClosedError: The client is closed.
+        """
+        self._transport.check_open()
+        self._identity.forget()
+        self._watches.begin_anew()
 
     async def sync(self) -> None:
         """Use the client URLs of the cluster's members as endpoints from now on.

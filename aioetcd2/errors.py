@@ -7,7 +7,7 @@
     ├── InvalidEndpointError, NoEndpointsError      (also ValueError)
     ├── DiscoveryError
     ├── ClusterError                                .errors, .maybe_applied
-    ├── ClusterMismatchError
+    ├── ClusterMismatchError                        .maybe_applied
     ├── V2DisabledError                             .server_version
     ├── RedirectError
     ├── InvalidResponseError                        .endpoint, .reason, .maybe_applied, .status, .body
@@ -118,16 +118,22 @@ class ClusterMismatchError(EtcdError):
         expected: The cluster this client has been talking to.
         actual: The cluster that the endpoint belongs to.
         endpoint: The endpoint that answered for another cluster.
+        reason: What is wrong with it, without the endpoint.
+        maybe_applied: Whether the request was a write that the other cluster may have carried out; never for a read.
     """
 
-    def __init__(self, endpoint: str, expected: str, actual: str, request: str = "") -> None:
+    def __init__(
+        self, endpoint: str, expected: str, actual: str, request: str = "", *, maybe_applied: bool = False
+    ) -> None:
         self.endpoint = endpoint
         self.expected = expected
         self.actual = actual
-        super().__init__(
-            f"{_prefix(request, endpoint)}it belongs to cluster {actual}, but this client talks to cluster {expected}; "
-            "take it out of the endpoints, or call set_endpoints() to move to another cluster"
+        self.maybe_applied = maybe_applied
+        self.reason = (
+            f"it belongs to cluster {actual}, but this client talks to cluster {expected}; take it out of the "
+            "endpoints, or call forget_cluster() if the cluster was rebuilt, or set_endpoints() to move to another one"
         )
+        super().__init__(f"{_prefix(request, endpoint)}{self.reason}")
 
 
 class V2DisabledError(EtcdError):
@@ -170,7 +176,15 @@ class EndpointError(EtcdError):
 
 
 class ConnectError(EndpointError):
-    """No connection: name lookup, connect or TLS failed. The request was never sent."""
+    """No connection: name lookup, connect or TLS failed. The request was never sent.
+
+    Attributes:
+        ours: Whether it is this process that has no descriptor or no memory left, which says nothing of the endpoint.
+    """
+
+    def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False, ours: bool = False) -> None:
+        super().__init__(endpoint, reason, maybe_applied=maybe_applied)
+        self.ours = ours
 
 
 class HeaderTimeoutError(EndpointError, TimeoutError):

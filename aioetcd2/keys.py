@@ -226,7 +226,7 @@ class KeysAPI:
                 `resync` and the subtree as it is now, and go on; otherwise raise `EventIndexClearedError`.
         """
         after = None if after_index is None else _check_index("after_index", after_index, 0)
-        return Watcher(self._engine.watch(key, recursive, after, resync))
+        return Watcher(*self._engine.watch(key, recursive, after, resync))
 
 
 def _check_index(name: str, value: int, least: int) -> int:

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from types import TracebackType
 
-from ._v2.watch_engine import WatchEngine
+from ._watching.driver import Driver
+from ._watching.steps import Machine
 from .errors import ClientClosedError
 from .models import Response
 
@@ -35,24 +36,35 @@ class Watcher:
         ...     print(event.action, event.node.key, event.node.value)
     """
 
-    __slots__ = ("__weakref__", "_engine", "_entered", "_waiting")
+    __slots__ = ("__weakref__", "_driver", "_entered", "_machine", "_waiting")
 
-    def __init__(self, engine: WatchEngine) -> None:
-        self._engine = engine
+    def __init__(self, driver: Driver, machine: Machine) -> None:
+        self._driver = driver
+        self._machine = machine
         self._waiting = False
         self._entered = False
 
     @property
     def index(self) -> int | None:
         """Where to resume: `watch(after_index=watcher.index)`. `None` before the first registration."""
-        return self._engine.index
+        return self._machine.position.index
+
+    @property
+    def last_heard(self) -> float | None:
+        """When this watch was last known to be alive, in seconds of `time.monotonic()`.
+
+        The time of its last event, of its registration, or of the last probe that its endpoint has answered, whichever
+        came last; `None` while it is not registered.
+        """
+        return self._driver.last_heard
 
     async def __aenter__(self) -> Watcher:
         self._begin()
         self._entered = True
         try:
-            while not self._engine.registered:
-                await self._engine.advance()
+            while not self._machine.registered and not self._machine.position.has_event:
+                await self._driver.advance()
+            self._machine.position.raise_error()
         except BaseException:
             await self.aclose()
             raise
@@ -69,19 +81,18 @@ class Watcher:
         return _Iteration(self)
 
     async def __anext__(self) -> Response:
-        engine = self._engine
-        if engine.has_event:
-            return engine.pop()
+        if self._machine.position.has_event:
+            return self._machine.position.pop()
         try:
             return await self.next()
         except ClientClosedError:
-            if engine.closed and not engine.client_closed:
+            if self._driver.closed and not self._driver.client_closed:
                 raise StopAsyncIteration from None
             raise
 
     def __del__(self) -> None:
         with suppress(AttributeError, RuntimeError):  # half built, or after the end of the event loop
-            self._engine.abort()
+            self._driver.abort()
 
     async def next(self) -> Response:
         """Wait for the next event.
@@ -94,25 +105,24 @@ class Watcher:
             ClientClosedError: The watcher or its client is closed.
         """
         self._begin()
-        engine = self._engine
         try:
-            while not engine.has_event:
-                await engine.advance()
+            while not self._machine.position.has_event:
+                await self._driver.advance()
         finally:
             self._waiting = False
-        return engine.pop()
+        return self._machine.position.pop()
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""
-        await self._engine.aclose()
+        await self._driver.aclose()
 
     def _rest(self) -> None:
         """Free the connection until the next event is asked for, but for a watcher that `async with` closes."""
         if not self._entered and not self._waiting:
-            self._engine.rest()
+            self._driver.rest()
 
     def _begin(self) -> None:
-        if self._engine.closed:
+        if self._driver.closed:
             raise ClientClosedError("the watcher is closed")
         if self._waiting:
             raise RuntimeError("another task is waiting in this watcher; make one watcher for each")

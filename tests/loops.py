@@ -58,6 +58,8 @@ class Clock:
 class ScriptedStream:
     """A stream that has a header and no more."""
 
+    address: str | None = None
+
     def __init__(self, head: HTTPResult) -> None:
         self.head = head
         self.closed = False
@@ -84,7 +86,9 @@ class Script:
     def endpoints(self) -> list[str]:
         return [sent.endpoint for sent in self.sent]
 
-    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
+    async def exchange(
+        self, endpoint: str, request: Request, *, trusted: bool = True, address: str | None = None
+    ) -> HTTPResult:
         self.check_open()
         self.sent.append(Sent(endpoint, request, trusted))
         outcomes = self.outcomes[endpoint]
@@ -94,6 +98,10 @@ class Script:
         stream = ScriptedStream(await self.exchange(endpoint, request, trusted=trusted))
         self.streams.append(stream)
         return stream
+
+    def avoid(self, address: str) -> None:
+        """No name has several addresses here."""
+        raise AssertionError(address)
 
     def check_open(self) -> None:
         if self.closed:

@@ -46,6 +46,7 @@ class Stream:
         self.pieces = list(pieces)
         self.closed = 0
         self.given = False
+        self.address: str | None = None
         headers = CIMultiDict({"X-Etcd-Index": str(index), "X-Etcd-Cluster-Id": cluster})
         self.head = HTTPResult(200, CIMultiDictProxy(headers), b"", endpoint)
         self._more = asyncio.Event()
@@ -83,10 +84,11 @@ class Wanted(NamedTuple):
 
 
 class Failing(NamedTuple):
-    """Endpoints that are asked in vain, and what comes in the end."""
+    """Endpoints that are asked in vain, and what comes in the end, after some seconds."""
 
     endpoints: tuple[str, ...]
     outcome: Stream | Exception
+    took: float = 0.0
 
 
 class Seen(Identity):
@@ -96,7 +98,7 @@ class Seen(Identity):
         super().__init__(Reporter())
         self.indexes: list[int] = []
 
-    def reached(self, index: int) -> None:
+    def reached(self, index: int, raft_index: int = 0, raft_term: int = 0) -> None:
         self.indexes.append(index)
 
     async def read(self, call: Call, request: Request) -> Response:
@@ -116,13 +118,16 @@ class Etcd:
     """Takes the place of the failover under the watchers.
 
     Streams come from `script`, one outcome for each wait that is asked for; when it has run out they hang. Long polls
-    for history are answered from `history`, reads from `state`, probes from `health`. What was asked is kept.
+    for history are answered from `history`, reads from `state`, probes from `health`. What was asked is kept. A read
+    with quorum is at `quorum`, or at the highest index that anybody has seen.
     """
 
     def __init__(self, *script: Stream | Exception | Failing) -> None:
         self.script = list(script)
         self.history: list[int] = []
         self.state: tuple[int, Node | None] | Exception = (10, None)
+        self.quorum: int | None = None
+        self.passes: Callable[[float], None] = lambda seconds: None
         self.health: Health | Exception = Health(True)
         self.unreachable: set[str] = set()
         self.closed = False
@@ -131,6 +136,7 @@ class Etcd:
         self.polls: list[int] = []
         self.reads: list[str] = []
         self.probed: list[str] = []
+        self.probes: list[str] = []
         self.suspected: list[str] = []
         self.opening = 0
         self.identity = Seen()
@@ -138,8 +144,9 @@ class Etcd:
     async def open(self, make: Callable[[str], Request], check: object = None) -> Stream:
         outcome = self.script[0] if self.script else None
         endpoints: tuple[str, ...] = (outcome.head.endpoint,) if isinstance(outcome, Stream) else (ONE,)
+        took = 0.0
         if isinstance(outcome, Failing):
-            endpoints, outcome = outcome
+            endpoints, outcome, took = outcome
         for endpoint in endpoints:
             request = make(endpoint)
             query = request.target.partition("?")[2]
@@ -151,8 +158,9 @@ class Etcd:
         self.opening += 1
         try:
             await asyncio.sleep(0)
+            self.passes(took)
             if isinstance(outcome, Exception):
-                raise outcome
+                raise outcome.with_traceback(None)
             if outcome is None:
                 await asyncio.Event().wait()
             assert isinstance(outcome, Stream)
@@ -174,13 +182,16 @@ class Etcd:
         if isinstance(self.state, Exception):
             raise self.state
         index, node = self.state
+        if "quorum=true" in request.target:
+            index = max([index, *self.identity.indexes]) if self.quorum is None else self.quorum
         if node is None:
             raise KeyNotFoundError(100, "Key not found", "", index)
         return Response("get", node, index=index)
 
-    async def at(self, endpoint: str, request: Request, decode: object) -> Health:
-        assert str(request) == "GET /health"
+    async def at(self, endpoint: str, request: Request, decode: object, *, address: str | None = None) -> Health:
+        assert str(request) in ("GET /v2/members/leader", "GET /health", "GET /v2/keys/_nothing")
         self.probed.append(endpoint)
+        self.probes.append(str(request))
         await asyncio.sleep(0)
         if endpoint in self.unreachable:
             raise ClusterError("GET /health", [ConnectError(endpoint, "refused")])
@@ -188,5 +199,9 @@ class Etcd:
             raise self.health
         return self.health
 
-    def suspect(self, endpoint: str) -> None:
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return (ONE, TWO) if self.has_choice else (ONE,)
+
+    def suspect(self, endpoint: str, address: str | None = None) -> None:
         self.suspected.append(endpoint)

@@ -15,8 +15,8 @@ from aioetcd2._net.failover import Failover
 from aioetcd2._net.request import Request
 from aioetcd2._v2 import catch_up
 from aioetcd2._v2.catch_up import CatchUp
-from aioetcd2._v2.stream import EventStream
 from aioetcd2._watching.opening import settle
+from aioetcd2._watching.steps import Fetch
 
 ENDPOINT = "http://a:1"
 PATH = "/v2/keys/a"
@@ -59,14 +59,11 @@ class Server:
 
 
 class Live:
-    """The open stream."""
+    """The open stream, and whether most of what is before it is ours."""
 
-    endpoint = ENDPOINT
     index = 1_000_000
-    last = 0
-    events = 0
-    ends = False
     took = 0.0
+    crowd = False
 
 
 FAILOVER = object()
@@ -84,7 +81,7 @@ def catching() -> CatchUp:
 
 async def fetch(catching: CatchUp, cursor: int, live: Live) -> int | None:
     async with timeout(5):
-        found = await catching.fetch(cursor, cast(EventStream, live))
+        found = await catching.fetch(Fetch(cursor, live.index, live.crowd), live.took, ENDPOINT)
     assert found is None or found.node is not None
     return found.node.modified_index if found is not None and found.node is not None else None
 
@@ -125,8 +122,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> type[Server]:
     return Serving
 
 
-def test_at_first_nothing_is_needed(catching: CatchUp) -> None:
-    assert not catching.needed
+def test_at_first_nothing_is_under_way(catching: CatchUp) -> None:
     assert not catching.tasks
 
 
@@ -150,7 +146,7 @@ async def test_a_thin_history_is_fetched_by_fewer_and_fewer_polls(
     serve: type[Server], catching: CatchUp, live: Live
 ) -> None:
     server = serve([100, 200, 300, 400, 500])
-    catching.expect(crowd=True)
+    live.crowd = True
     live.index = 500
     sizes = []
     cursor = 10
@@ -168,7 +164,7 @@ async def test_a_thin_history_is_fetched_by_fewer_and_fewer_polls(
 
 async def test_no_poll_asks_beyond_the_registration(serve: type[Server], catching: CatchUp, live: Live) -> None:
     server = serve(range(11, 20))
-    catching.expect(crowd=True)
+    live.crowd = True
     live.index = 13
     assert await fetch(catching, 10, live) == 11
     assert server.asked == [10, 11, 12]
@@ -188,33 +184,31 @@ async def test_a_poll_that_is_not_answered_ends_it(
     took: float, least: float, most: float, serve: type[Server], catching: CatchUp, live: Live
 ) -> None:
     server = serve([])
-    catching.expect(crowd=True)
+    live.crowd = True
     live.took = took
     start = asyncio.get_running_loop().time()
     assert await fetch(catching, 10, live) is None
     assert least < asyncio.get_running_loop().time() - start < most
-    assert not catching.needed
     assert server.open == 64
     await catching.stop()
     assert not server.open
     assert not catching.tasks
-    async with fetching(catching, 10, live):
-        assert len(server.asked) == 65  # it begins with one again
 
 
 async def test_a_cancelled_fetch_leaves_nothing(serve: type[Server], catching: CatchUp, live: Live) -> None:
     server = serve([])
-    catching.expect(crowd=True)
+    live.crowd = True
     async with fetching(catching, 10, live) as task:
         assert server.open == 64
     assert task.cancelled()
+    await catching.stop()  # as the driver does with the next step, or as it ends
     assert not server.open
     assert not catching.tasks
 
 
 async def test_who_is_evicted_lost_the_connection(serve: type[Server], catching: CatchUp, live: Live) -> None:
     server = serve([])
-    catching.expect(crowd=True)
+    live.crowd = True
     async with fetching(catching, 10, live) as task:
         assert len(catching.tasks) == 64
         catching.evict()
@@ -252,54 +246,25 @@ async def test_after_a_failure_a_quarter_of_the_polls_goes_on(
     serve: type[Server], catching: CatchUp, live: Live
 ) -> None:
     server = serve(range(11, 500))
-    catching.expect(crowd=True)
-    server.slow.clear()
+    live.crowd = True
+    server.answers = {10: ConnectionLostError(ENDPOINT, "gone")}
     for size in (64, 16, 4, 1, 1):
         asked = len(server.asked)
-        async with fetching(catching, 10, live):
-            assert len(server.asked) - asked == size
-            catching.slow_down()
+        with pytest.raises(ConnectionLostError):
+            await fetch(catching, 10, live)
+        assert len(server.asked) - asked == size
+        await catching.stop()
 
 
-async def test_a_failure_before_the_first_poll_slows_nothing_down(
-    serve: type[Server], catching: CatchUp, live: Live
-) -> None:
-    server = serve(range(11, 500))
-    catching.expect(crowd=True)
-    catching.slow_down()
-    await fetch(catching, 10, live)
-    assert len(server.asked) == 64
-    await catching.stop()
-
-
-@pytest.mark.parametrize(
-    ("index", "last", "events", "ends", "crowd"),
-    [
-        (10, 1000, 400, False, True),
-        (10, 1000, 330, False, True),
-        (10, 1000, 329, False, False),  # fewer than one in three is ours
-        (10, 200, 100, False, True),
-        (10, 200, 99, False, False),  # no more than the server buffers
-        (10, 1000, 400, True, False),  # a long poll
-        (10, 11, 400, False, True),
-    ],
-)
-async def test_what_a_wait_brought_decides_how_to_go_on(
-    index: int, last: int, events: int, ends: bool, crowd: bool, catching: CatchUp, live: Live
-) -> None:
-    live.index, live.last, live.events, live.ends = index, last, events, ends
-    catching.needed = not crowd
-    catching.judge(cast(EventStream, live))
-    assert catching.needed is crowd
-
-
-@pytest.mark.parametrize("last", [0, 9, 10])
-async def test_a_wait_that_brought_only_history_decides_nothing(last: int, catching: CatchUp, live: Live) -> None:
-    live.index, live.last, live.events = 10, last, 400
-    for needed in (True, False):
-        catching.needed = needed
-        catching.judge(cast(EventStream, live))
-        assert catching.needed is needed
+async def test_another_gap_begins_as_it_is_told(serve: type[Server], catching: CatchUp, live: Live) -> None:
+    server = serve(range(11, 101))
+    live.index = 100
+    for crowd, size in ((False, 1), (True, 64), (False, 1)):
+        live.crowd = crowd
+        asked = len(server.asked)
+        assert await fetch(catching, 10, live) == 11
+        assert len(server.asked) - asked == size
+        assert await fetch_all(catching, 11, live) == list(range(12, 101))
 
 
 async def test_settling_outlasts_a_cancellation() -> None:

@@ -19,6 +19,7 @@ from aioetcd2 import (
     ClusterMismatchError,
     ConnectError,
     EndpointSelection,
+    EventIndexClearedError,
     Health,
     InvalidEndpointError,
     InvalidResponseError,
@@ -29,7 +30,18 @@ from aioetcd2 import (
 )
 from aioetcd2.testing import EtcdCluster, EtcdServer
 
-from .misbehaver import Behaviour, Exchange, Misbehaver, answer, close, hang, key_event
+from .misbehaver import (
+    CLUSTER_ID,
+    Behaviour,
+    Exchange,
+    Misbehaver,
+    answer,
+    close,
+    hang,
+    key_event,
+    raw,
+    wait_header,
+)
 
 NOWHERE = "http://127.0.0.1:1"
 OTHER_CLUSTER = "7e27652122e8b2ae"
@@ -633,7 +645,7 @@ class TestIdentity:
         ):
             await client.keys.set("k", "v")
             with pytest.raises(ClusterMismatchError) as caught:
-                await client.keys.set("k", "v")
+                await client.keys.get("k")
             error = caught.value
             assert (error.endpoint, error.actual) == (other.endpoint, OTHER_CLUSTER)
             assert error.expected != OTHER_CLUSTER
@@ -653,6 +665,74 @@ class TestIdentity:
                 await client.keys.get(prefix)
             client.set_endpoints(server.endpoints)
             assert (await client.keys.set(prefix, "v")).index > 0
+
+    async def test_a_cluster_rebuilt_behind_the_same_endpoint(self) -> None:
+        old, new = answer(key_event(), index=500), answer(key_event(), index=5, cluster=OTHER_CLUSTER)
+        async with Misbehaver(old, new) as wire, Client(wire.endpoint) as client:
+            await client.keys.get("k")
+            for maybe_applied, call in ((False, client.keys.get("k")), (False, client.keys.set("k", "v"))):
+                with pytest.raises(ClusterMismatchError, match=r"forget_cluster\(\)") as caught:
+                    await call
+                assert caught.value.maybe_applied is maybe_applied
+            assert [seen.method for seen in wire.seen] == ["GET"] * 3  # it was asked who it is, and got no write
+            client.forget_cluster()
+            assert (await client.keys.set("k", "v")).cluster_id == OTHER_CLUSTER
+            assert (await client.keys.get("k")).index == 5
+            assert [seen.method for seen in wire.seen[3:]] == ["PUT", "GET"]
+            assert client.endpoints == (wire.endpoint,)
+
+    async def test_one_odd_answer_locks_no_write_out(self) -> None:
+        good, odd = answer(key_event()), answer(key_event(), cluster=OTHER_CLUSTER)
+        async with Misbehaver(good, odd, good) as wire, Client(wire.endpoint) as client:
+            await client.keys.set("k", "v")
+            with pytest.raises(ClusterMismatchError) as caught:
+                await client.keys.set("k", "v")
+            assert caught.value.maybe_applied
+            await asyncio.gather(*(client.keys.set("k", "v") for _ in range(40)))
+            assert [seen.target for seen in wire.seen if seen.method == "GET"] == ["/v2/members/leader"]
+
+    async def test_a_watch_in_a_cluster_that_is_forgotten_has_lost_events(self) -> None:
+        def wait(index: int, cluster: str) -> Behaviour:
+            return raw(wait_header(index, cluster=cluster), then=hang)
+
+        def looked(index: int, cluster: str) -> Behaviour:
+            return answer(key_event(index=index), index=index, cluster=cluster)
+
+        here = CLUSTER_ID
+
+        async def serve(exchange: Exchange) -> bool | None:
+            index = 10 if here == CLUSTER_ID else 5
+            is_wait = exchange.seen.query.get("wait") == "true"
+            return await (wait if is_wait else looked)(index, here)(exchange)
+
+        async with Misbehaver(serve) as wire, Client(wire.endpoint) as client, client.keys.watch("k") as watcher:
+            here = OTHER_CLUSTER
+            wire.hang_up()
+            for _ in range(2):
+                with pytest.raises(ClusterMismatchError):
+                    await asyncio.wait_for(watcher.next(), 10)
+            client.forget_cluster()
+            with pytest.raises(EventIndexClearedError):
+                await asyncio.wait_for(watcher.next(), 10)
+            assert watcher.index == 5
+
+    async def test_a_closed_client_forgets_nothing(self) -> None:
+        client = Client("http://127.0.0.1:1")
+        client.forget_cluster()
+        await client.close()
+        with pytest.raises(ClientClosedError):
+            client.forget_cluster()
+
+    async def test_a_rebuilt_real_cluster(self, prefix: str) -> None:
+        async with EtcdServer() as old, EtcdServer() as new, Client([old.endpoint], selection=IN_ORDER) as client:
+            for _ in range(5):
+                await client.keys.set(prefix, "v")
+            client.set_endpoints([old.endpoint, new.endpoint])
+            await client.keys.get(prefix)
+            await old.kill()
+            client.forget_cluster()
+            assert (await client.keys.set(prefix, "w")).index > 0
+            assert (await client.keys.get(prefix)).node is not None
 
     @pytest.mark.parametrize("name", ["get", "sync"])
     async def test_a_late_answer_of_the_old_cluster_does_not_matter(self, name: str) -> None:

@@ -678,3 +678,17 @@ async def test_raw_answer_may_be_one_of_raft() -> None:
     assert (await loop.call(PUT, decode.raw)).status == 500
     with pytest.raises(RaftInternalError):
         await call(loop, PUT)
+
+
+async def test_own_lack_of_descriptors_blames_no_endpoint(clock: Clock) -> None:
+    async def hindered(endpoint: str, request: Request) -> HTTPResult:
+        raise ConnectError(endpoint, "too many open files", ours=True)
+
+    script = Script(a=[hindered, ok()], b=[hindered, ok()])
+    loop, pool = failover(script, A, B, clock=clock)
+    with pytest.raises(ClusterError):
+        await call(loop, POST)
+    assert script.endpoints == [A, B]
+    assert pool.order() == (A, B)
+    await call(loop)
+    assert script.endpoints == [A, B, A]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ from aioetcd2 import (
     V2DisabledError,
 )
 from aioetcd2._net.request import Request
+from aioetcd2._v2 import identity as identity_module
 
 from .loops import (
     CREATE,
@@ -28,11 +30,15 @@ from .loops import (
     A,
     B,
     C,
+    Clock,
     Outcome,
     Script,
     answer,
+    bad_gateway,
+    broken,
     call,
     failover,
+    hang,
     html,
     lost,
     no_quorum,
@@ -41,8 +47,11 @@ from .loops import (
     open_stream,
     page_not_found,
     refused,
+    timed_out,
     unsent,
 )
+
+LEADER = "GET /v2/members/leader"
 
 # Streams
 
@@ -52,76 +61,47 @@ async def test_stream_of_another_cluster_is_closed() -> None:
     loop, pool = failover(script, A, B)
     await open_stream(loop)
     pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await open_stream(loop)
-    assert [each.closed for each in script.streams] == [False, True]
+    assert (await open_stream(loop)).head.endpoint == A
+    assert [each.closed for each in script.streams] == [False, True, False]
+    assert pool.pinned == A
 
 
 # Whose cluster it is
 
 
-async def test_another_cluster_is_noticed() -> None:
-    script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    with pytest.raises(ClusterMismatchError) as caught:
-        await call(loop, PUT)
-    assert (caught.value.endpoint, caught.value.expected, caught.value.actual) == (B, "1", "2")
-    assert pool.pinned == A
-
-
-async def test_no_second_write_goes_to_another_cluster() -> None:
-    script = Script(a=ok(cluster="1"), b=ok(cluster="2"))
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, PUT)
-    await call(loop, PUT)
-    assert script.endpoints == [A, B, A]
-
-
-async def test_one_write_at_most_goes_to_another_cluster() -> None:
+async def test_one_write_at_most_goes_to_another_cluster(seconds: Clock) -> None:
     script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"))
     loop, _ = failover(script, A, B)
     await call(loop)
-    for request in (PUT, POST, DELETE):
+    for maybe, request in ((True, PUT), (False, PUT), (False, POST), (False, DELETE)):
         with pytest.raises(ClusterMismatchError) as caught:
             await call(loop, request)
-        assert (caught.value.endpoint, caught.value.expected, caught.value.actual) == (B, "1", "2")
-    assert [sent.request.method for sent in script.sent if sent.endpoint == B] == ["PUT"]
+        error = caught.value
+        assert (error.endpoint, error.expected, error.actual, error.maybe_applied) == (B, "1", "2", maybe)
+        seconds.now += 5
+    assert sent_to(script, B) == [f"PUT {PUT.target}", *[LEADER] * 3]
 
 
 async def test_write_that_may_have_been_applied_is_told_beside_another_cluster() -> None:
     script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
     loop, _ = failover(script, A, B)
     await call(loop)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop, GET)
     with pytest.raises(ClusterError) as caught:
         await call(loop, PUT)
     assert caught.value.maybe_applied
-    assert script.endpoints == [A, A, B, A]
+    assert [each.endpoint for each in caught.value.errors] == [A, B]
+    assert script.endpoints == [A, A, B]
 
 
-async def test_endpoint_that_has_come_to_our_cluster_is_written_to_again() -> None:
+async def test_endpoint_that_has_come_to_our_cluster_is_written_to_again(seconds: Clock) -> None:
     script = Script(a=[ok(cluster="1"), unsent], b=[ok(cluster="2"), ok(cluster="1")])
     loop, _ = failover(script, A, B)
     await call(loop)
     with pytest.raises(ClusterMismatchError):
         await call(loop, PUT)
-    await call(loop, GET)
+    await call(loop, GET)  # which tells as well who it is
     await call(loop, PUT)
-    assert [str(sent.request.method) for sent in script.sent if sent.endpoint == B] == ["PUT", "GET", "PUT"]
-
-
-async def test_refusal_of_another_cluster_is_a_mismatch() -> None:
-    script = Script(a=ok(cluster="1"), b=not_there)
-    loop, pool = failover(script, A, B)
-    await call(loop)
-    pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
+    assert sent_to(script, B) == [str(PUT), str(GET), str(PUT)]
 
 
 async def test_answer_that_names_no_cluster_changes_nothing() -> None:
@@ -155,12 +135,11 @@ async def test_forget_forgets_who_was_foreign() -> None:
     loop, pool = failover(script, A, B)
     await call(loop)
     pool.pin(B)
-    with pytest.raises(ClusterMismatchError):
-        await call(loop)
+    await call(loop)
     pool.give([B])
     loop.identity.forget()
     await call(loop, PUT)
-    assert script.endpoints == [A, B, B]
+    assert script.endpoints == [A, B, A, B]
 
 
 async def test_answer_from_before_forget_names_no_cluster() -> None:
@@ -183,7 +162,7 @@ async def test_answer_from_before_forget_names_no_cluster() -> None:
         await call(loop)
 
 
-async def test_write_goes_past_another_cluster() -> None:
+async def test_write_goes_past_another_cluster(seconds: Clock) -> None:
     script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"), c=ok(cluster="1"))
     loop, pool = failover(script, A, B, C)
     await call(loop)
@@ -191,7 +170,8 @@ async def test_write_goes_past_another_cluster() -> None:
         await call(loop, PUT)
     pool.pin(B)
     await call(loop, PUT)
-    assert script.endpoints == [A, A, B, C]
+    assert script.endpoints == [A, A, B, B, C]
+    assert sent_to(script, B) == [str(PUT), LEADER]
 
 
 async def test_read_that_no_one_answers_is_no_matter_of_another_cluster() -> None:
@@ -434,3 +414,161 @@ async def test_no_answer_with_quorum_is_no_answer() -> None:
     with pytest.raises(ClusterError):
         await loop.read(GET)
     assert loop.identity.high_water_mark == 100
+
+
+# Strangers
+
+
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The seconds that decide when an endpoint is asked again who it is."""
+    clock = Clock()
+    monkeypatch.setattr(identity_module, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+def sent_to(script: Script, endpoint: str) -> list[str]:
+    return [str(sent.request) for sent in script.sent if sent.endpoint == endpoint]
+
+
+@pytest.mark.parametrize("dead", [unsent, timed_out, lost, broken])
+async def test_read_is_a_mismatch_only_where_all_that_answer_are_strange(dead: Outcome) -> None:
+    script = Script(a=[ok(cluster="1"), dead], b=ok(cluster="2"))
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError, match=r"forget_cluster\(\)") as caught:
+        await call(loop)
+    error = caught.value
+    assert (error.endpoint, error.expected, error.actual) == (B, "1", "2")
+    assert not error.maybe_applied
+    assert script.endpoints == [A, A, B]
+
+
+async def test_read_passes_over_another_cluster() -> None:
+    script = Script(a=ok(cluster="1"), b=ok(cluster="2"))
+    loop, pool = failover(script, A, B)
+    await call(loop)
+    pool.pin(B)
+    assert (await call(loop)).cluster_id == "1"
+    assert script.endpoints == [A, B, A]
+    assert pool.order() == (A, B)
+
+
+@pytest.mark.parametrize("request_", [PUT, POST, DELETE], ids=lambda request: request.method)
+async def test_write_that_meets_another_cluster_ends_there(request_: Request) -> None:
+    script = Script(a=[ok(cluster="1"), unsent, ok(cluster="1")], b=ok(cluster="2"))
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError) as caught:
+        await call(loop, request_)
+    assert caught.value.maybe_applied
+    assert script.endpoints == [A, A, B]
+    await call(loop, request_)
+    assert script.endpoints == [A, A, B, A]
+
+
+async def test_refusal_of_another_cluster_may_be_applied_as_well() -> None:
+    script = Script(a=[ok(cluster="1"), refused(101, 412)])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError) as caught:
+        await call(loop, PUT)
+    assert caught.value.maybe_applied
+
+
+async def test_suspect_is_asked_once_a_second_at_most(seconds: Clock) -> None:
+    script = Script(a=[ok(cluster="1"), unsent], b=ok(cluster="2"))
+    loop, _ = failover(script, A, B)
+    await call(loop)
+    for wait, asked in ((0, 0), (0, 1), (0.99, 1), (0.02, 2), (0.5, 2), (0.6, 3)):
+        seconds.now += wait
+        with pytest.raises(ClusterMismatchError):
+            await call(loop, PUT)
+        assert sent_to(script, B).count(LEADER) == asked
+
+
+async def test_one_odd_answer_locks_no_write_out(seconds: Clock) -> None:
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), ok(cluster="1")])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    for _ in range(40):
+        await call(loop, PUT)
+    assert sent_to(script, A).count(LEADER) == 1
+    assert sent_to(script, A)[-40:] == [str(PUT)] * 40
+
+
+async def test_one_odd_answer_locks_no_writes_out_that_come_at_once(seconds: Clock) -> None:
+    async def slow(endpoint: str, request: Request) -> HTTPResult:
+        await asyncio.sleep(0.01)
+        return await ok(cluster="1")(endpoint, request)
+
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), slow])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    await asyncio.gather(*(call(loop, PUT) for _ in range(40)))
+    assert sent_to(script, A).count(LEADER) == 1
+
+
+async def test_who_stops_asking_leaves_it_to_the_next(seconds: Clock) -> None:
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), hang, ok(cluster="1")])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    first, second = (asyncio.ensure_future(call(loop, PUT)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await second
+    assert first.cancelled()
+    assert sent_to(script, A)[-3:] == [LEADER, LEADER, str(PUT)]
+
+
+@pytest.mark.parametrize("odd", [lost, bad_gateway, page_not_found, answer(b"", 307, index=None, cluster=None)])
+async def test_who_does_not_tell_its_leader_is_asked_for_a_key(odd: Outcome, seconds: Clock) -> None:
+    async def emulated(endpoint: str, request: Request) -> HTTPResult:
+        return await (odd if str(request) == LEADER else ok(cluster="1"))(endpoint, request)
+
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), emulated])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    await call(loop, PUT)
+    assert sent_to(script, A)[2:] == [LEADER, "GET /v2/keys/_nothing", str(PUT)]
+
+
+@pytest.mark.parametrize("dead", [unsent, timed_out])
+async def test_suspect_that_does_not_answer_gets_no_write(dead: Outcome, seconds: Clock) -> None:
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), dead])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    with pytest.raises(ClusterMismatchError) as caught:
+        await call(loop, PUT)
+    assert not caught.value.maybe_applied
+    assert sent_to(script, A)[2:] == [LEADER]
+
+
+async def test_client_that_is_closed_while_it_asks_a_suspect_is_closed(seconds: Clock) -> None:
+    script = Script(a=[ok(cluster="1"), ok(cluster="2"), ok(cluster="1")])
+    loop, _ = failover(script, A)
+    await call(loop)
+    with pytest.raises(ClusterMismatchError):
+        await call(loop)
+    script.closed = True
+    with pytest.raises(ClientClosedError):
+        await call(loop, PUT)
+
+
+async def test_refusal_of_another_cluster_is_passed_over() -> None:
+    script = Script(a=ok(cluster="1"), b=not_there)
+    loop, pool = failover(script, A, B)
+    await call(loop)
+    pool.pin(B)
+    assert (await call(loop)).cluster_id == "1"
+    assert script.endpoints == [A, B, A]

@@ -1,14 +1,15 @@
-"""What the watchers of a client share: probes, what holds back, how many register and count at once, the log."""
+"""Which endpoints are probed for watches, when and how, and who has to leave."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, cast
 
 import pytest
+from multidict import CIMultiDict
 
 from aioetcd2 import (
     APIError,
@@ -16,58 +17,67 @@ from aioetcd2 import (
     ClusterError,
     ConnectError,
     Health,
-    KeyNotFoundError,
-    Node,
-    NotDirError,
+    HTTPResult,
+    InvalidResponseError,
     UnauthorizedError,
 )
-from aioetcd2._v2 import requests, responses
-from aioetcd2._watching import buffering, liveness, looks
+from aioetcd2._net.failover import Decoder, Failover
+from aioetcd2._net.reporter import Reporter
+from aioetcd2._net.request import Request
+from aioetcd2._v2.identity import Identity
+from aioetcd2._v2.keys import surroundings_of
+from aioetcd2._watching import liveness
 from aioetcd2._watching import surroundings as rooms
-from aioetcd2._watching.surroundings import Surroundings
+from aioetcd2._watching.liveness import REST, Liveness
 
-from .scripted import ONE, TWO, Etcd, Stream, surroundings
+from .clockwork import Clock, Dice, idle, stop_clocks
+from .scripted import ONE, TWO, Etcd, surroundings
 
-UNREACHABLE = ClusterError("GET /health", [ConnectError(ONE, "refused")])
+THREE = "http://three:3"
 
 
-class Clock:
-    """Takes the place of a module: sleeping ends when the test says so."""
+def unreachable(endpoint: str = ONE, *, ours: bool = False) -> ClusterError:
+    return ClusterError("GET /health", [ConnectError(endpoint, "refused", ours=ours)])
+
+
+class Members:
+    """The endpoints, and what each says when it is probed."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
-        self.sleeps: list[float] = []
-        self._turns = asyncio.Semaphore(0)
+        self.endpoints: tuple[str, ...] = (ONE, TWO)
+        self.closed = False
+        self.says: dict[str, Health | Exception | None] = {}
+        self.probed: list[tuple[str, str | None, bool]] = []
+        self.suspected: list[tuple[str, str | None]] = []
+        self.takes = 0.0
 
-    def monotonic(self) -> float:
-        return self.now
+    async def probe(self, endpoint: str, address: str | None, thorough: bool) -> Health:
+        self.probed.append((endpoint, address, thorough))
+        said = self.says.get(endpoint, Health(True))
+        await asyncio.sleep(0)
+        if said is None:
+            await asyncio.Event().wait()
+        if isinstance(said, Exception):
+            raise said
+        assert said is not None
+        return said
 
-    time = monotonic
-
-    def get_running_loop(self) -> Clock:
-        return self
-
-    async def sleep(self, delay: float) -> None:
-        self.sleeps.append(round(delay, 6))
-        await self._turns.acquire()
-        self.now += delay
-
-    async def wake(self) -> None:
-        self._turns.release()
-        await idle()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(asyncio, name)
+    def suspect(self, endpoint: str, address: str | None = None) -> None:
+        self.suspected.append((endpoint, address))
 
 
 class Watching:
-    """A watcher, as far as a shared knows."""
+    """A watcher, as far as liveness knows."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.quiet_since: list[float] = []
 
     def evict(self) -> None:
         self.calls.append("evict")
+
+    def renew_if_quiet_since(self, moment: float) -> None:
+        self.quiet_since.append(moment)
 
     def abort(self) -> None:
         self.calls.append("abort")
@@ -76,194 +86,321 @@ class Watching:
         self.calls.append("aclose")
 
 
-async def idle() -> None:
-    for _ in range(40):
-        await asyncio.sleep(0)
-
-
-async def hang(*args: object) -> Health:
-    await asyncio.Event().wait()
-    raise AssertionError
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    for module in (liveness, looks):
-        monkeypatch.setattr(module, "asyncio", clock)
-    monkeypatch.setattr(buffering, "time", clock)
-    return clock
+    return stop_clocks(monkeypatch, liveness)
 
 
 @pytest.fixture
-def etcd() -> Etcd:
-    return Etcd()
+def members() -> Members:
+    return Members()
 
 
 @pytest.fixture
-async def shared(clock: Clock, etcd: Etcd) -> AsyncIterator[Surroundings]:
-    shared = surroundings(etcd, 10.0, 0.1)
-    yield shared
-    await shared.liveness.close()
+async def alive(clock: Clock, members: Members) -> AsyncIterator[Liveness]:
+    alive = Liveness(cast(Failover, members), members.probe, 10.0, 0.1, Reporter())
+    yield alive
+    await alive.close()
     await idle()
 
 
-# --- probes ---------------------------------------------------------------------------------------------------------
+# --- when -----------------------------------------------------------------------------------------------------------
 
 
 async def test_an_endpoint_is_probed_once_an_interval_while_it_has_watchers(
-    shared: Surroundings, etcd: Etcd, clock: Clock
+    alive: Liveness, members: Members, clock: Clock
 ) -> None:
     watchers = [Watching() for _ in range(3)]
     for each in watchers:
-        shared.liveness.attach(each, ONE)
+        alive.attach(each, ONE, None)
     await idle()
-    assert (clock.sleeps, etcd.probed) == ([10.0], [])
+    assert (clock.sleeps, members.probed) == ([10.0], [])
     for times in (1, 2):
         await clock.wake()
-        assert etcd.probed == [ONE] * times
+        assert members.probed == [(ONE, None, False)] * times
     assert clock.sleeps == [10.0] * 3
     for each in watchers[:2]:
-        shared.liveness.detach(each, ONE)
+        alive.detach(each, ONE, None)
     await clock.wake()
-    assert etcd.probed == [ONE] * 3
-    shared.liveness.detach(watchers[2], ONE)
+    assert len(members.probed) == 3
+    alive.detach(watchers[2], ONE, None)
     await idle()
-    assert not shared.liveness._probing
+    assert not alive._probing
     await clock.wake()
-    assert etcd.probed == [ONE] * 3
+    assert len(members.probed) == 3
     assert [each.calls for each in watchers] == [[], [], []]
 
 
+async def test_each_address_of_a_name_is_probed(alive: Liveness, members: Members, clock: Clock) -> None:
+    watchers = {address: Watching() for address in ("10.0.0.1", "10.0.0.2", None)}
+    for address, each in watchers.items():
+        alive.attach(each, ONE, address)
+    await idle()
+    for _ in watchers:
+        await clock.wake()
+    assert {(endpoint, address) for endpoint, address, _ in members.probed} == {(ONE, each) for each in watchers}
+    for address, each in watchers.items():
+        alive.detach(each, ONE, address)
+    assert not alive._at
+
+
+async def test_every_thirty_seconds_a_probe_is_thorough(alive: Liveness, members: Members, clock: Clock) -> None:
+    watcher = Watching()
+    alive.attach(watcher, ONE, None)
+    await idle()
+    for _ in range(9):
+        await clock.wake()
+    assert [thorough for _, _, thorough in members.probed] == [False, False, True] * 3
+
+
 async def test_a_probe_that_takes_long_delays_no_other(
-    shared: Surroundings, etcd: Etcd, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    alive: Liveness, members: Members, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watcher = Watching()
-    shared.liveness.attach(watcher, ONE)
+    alive.attach(watcher, ONE, None)
     await idle()
-    at = etcd.at
+    for seconds, sleeps in ((4.0, [10.0, 6.0]), (25.0, [10.0, 6.0, 0.0])):
 
-    async def slow(*args: Any) -> Health:
-        clock.now += 4.0
-        return await at(*args)
+        async def slow(*args: Any, seconds: float = seconds) -> Health:
+            clock.now += seconds
+            return Health(True)
 
-    monkeypatch.setattr(etcd, "at", slow)
-    await clock.wake()
-    assert clock.sleeps == [10.0, 6.0]
-
-    async def slower(*args: Any) -> Health:
-        clock.now += 25.0
-        return await at(*args)
-
-    monkeypatch.setattr(etcd, "at", slower)
-    await clock.wake()
-    assert clock.sleeps == [10.0, 6.0, 0.0]
+        monkeypatch.setattr(alive, "_probe", slow)
+        await clock.wake()
+        assert clock.sleeps == sleeps
 
 
-async def test_who_is_forgotten_is_not_probed_for(shared: Surroundings, etcd: Etcd, clock: Clock) -> None:
+async def test_who_is_forgotten_is_not_probed_for(alive: Liveness, members: Members, clock: Clock) -> None:
     watcher = Watching()
-    shared.liveness.attach(watcher, ONE)
-    etcd.health = UNREACHABLE
+    alive.attach(watcher, ONE, None)
+    members.says[ONE] = unreachable()
     await idle()
     del watcher
     gc.collect()
     await clock.wake()
-    assert not etcd.suspected
+    assert not members.suspected
+
+
+async def test_a_closed_client_is_not_probed_for(alive: Liveness, members: Members, clock: Clock) -> None:
+    watcher = Watching()
+    alive.attach(watcher, ONE, None)
+    await idle()
+    members.closed = True
+    await clock.wake()
+    assert len(members.probed) == 1
+    await clock.wake()
+    assert len(clock.sleeps) == 1
+
+
+async def test_detaching_where_nobody_is_does_nothing(alive: Liveness) -> None:
+    alive.detach(Watching(), ONE, None)
+
+
+async def test_attaching_again_probes_again(alive: Liveness, members: Members, clock: Clock) -> None:
+    watcher = Watching()
+    alive.attach(watcher, ONE, None)
+    await idle()
+    alive.detach(watcher, ONE, None)
+    alive.attach(watcher, ONE, None)
+    await idle()
+    for _ in range(2):
+        await clock.wake()
+    assert members.probed
+    assert len(alive._probing) == 1
+
+
+# --- who leaves -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("health", "choice", "words"),
+    ("says", "words"),
     [
-        (Health(True), True, None),
-        (Health(False), False, None),
-        (Health(False), True, "it is not healthy: no leader"),
-        (Health(False, "RAFT NO LEADER"), True, "it is not healthy: RAFT NO LEADER"),
-        (UNREACHABLE, False, "http://one:1: refused"),
-        (ClientClosedError("the client is closed"), True, "the client is closed"),
-        (APIError(0, "what?"), True, None),
-        (UnauthorizedError(110, "no"), True, None),
+        (Health(True), None),
+        (Health(False), "it is not healthy: no leader"),
+        (Health(False, "RAFT NO LEADER"), "it is not healthy: RAFT NO LEADER"),
+        (unreachable(), "http://one:1: refused"),
+        (unreachable(ours=True), None),
+        (None, "no answer to a probe within 0.1 s"),
+        (ClientClosedError("the client is closed"), "the client is closed"),
+        (APIError(0, "what?"), None),
+        (UnauthorizedError(110, "no"), None),
+        (InvalidResponseError(ONE, "what?"), None),
     ],
     ids=str,
 )
-async def test_who_has_no_leader_or_does_not_answer_loses_its_watchers(
-    health: Health | Exception,
-    choice: bool,
+@pytest.mark.parametrize("address", [None, "10.0.0.1"])
+async def test_who_does_not_answer_or_is_not_healthy_loses_its_watchers(
+    says: Health | Exception | None,
     words: str | None,
-    shared: Surroundings,
-    etcd: Etcd,
+    address: str | None,
+    alive: Liveness,
+    members: Members,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO)
     watchers, elsewhere = [Watching(), Watching()], Watching()
     for each in watchers:
-        shared.liveness.attach(each, ONE)
-    shared.liveness.attach(elsewhere, TWO)
+        alive.attach(each, ONE, address)
+    alive.attach(elsewhere, ONE, "10.0.0.2")
     await idle()
-    etcd.health, etcd.has_choice = health, choice
+    members.says[ONE] = says
     await clock.wake()
+    await asyncio.sleep(0.15 if says is None else 0)
+    await idle()
     assert [each.calls for each in watchers] == [["evict"] if words else []] * 2
-    assert etcd.suspected == ([ONE] if words else [])
+    assert members.suspected == ([(ONE, address)] if words else [])
     assert elsewhere.calls == []
     assert clock.sleeps == [10.0] * 3  # it goes on
     assert [record.message for record in caplog.records] == ([f"2 watches leave {ONE}: {words}"] if words else [])
-    for each in watchers:
-        shared.liveness.detach(each, ONE)
-    shared.liveness.detach(elsewhere, TWO)
+    assert (alive.answered_at(ONE, address) is None) is (words is not None)
 
 
-@pytest.mark.parametrize(("header_timeout", "seconds"), [(0.05, 0.05), (None, 0.1)])
-async def test_a_probe_has_its_time(
-    header_timeout: float | None, seconds: float, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("endpoints", "others", "leaves"),
+    [
+        ((ONE, TWO), {TWO: Health(True)}, True),
+        ((ONE, TWO), {TWO: Health(False)}, False),
+        ((ONE, TWO), {TWO: unreachable(TWO)}, False),
+        ((ONE, TWO), {TWO: APIError(0, "what?")}, False),
+        ((ONE, TWO), {TWO: None}, False),
+        ((ONE,), {}, False),
+        ((ONE, TWO, THREE), {TWO: Health(False), THREE: Health(True)}, True),
+        ((ONE, TWO, THREE), {TWO: None, THREE: Health(True)}, True),
+        ((ONE, TWO, THREE), {TWO: Health(False), THREE: unreachable(THREE)}, False),
+    ],
+    ids=str,
+)
+async def test_who_is_not_healthy_is_left_only_while_another_is_healthy(
+    endpoints: tuple[str, ...],
+    others: dict[str, Health | Exception | None],
+    leaves: bool,
+    alive: Liveness,
+    members: Members,
+    clock: Clock,
 ) -> None:
-    shared = surroundings(etcd, 0.1, header_timeout)
-
-    monkeypatch.setattr(etcd, "at", hang)
-    start = asyncio.get_running_loop().time()
-    assert (
-        await shared.liveness.problem(ONE, shared.liveness._probe_timeout) == f"no answer to a probe within {seconds} s"
-    )
-    assert seconds - 0.01 <= asyncio.get_running_loop().time() - start < seconds + 0.3
-    assert shared.stuck._seconds == seconds
-
-
-async def test_a_closed_client_is_not_probed_for(shared: Surroundings, etcd: Etcd, clock: Clock) -> None:
+    members.endpoints = endpoints
+    members.says = {ONE: Health(False), **others}
     watcher = Watching()
-    shared.liveness.attach(watcher, ONE)
+    alive.attach(watcher, ONE, "10.0.0.1")
     await idle()
-    etcd.closed = True
     await clock.wake()
-    assert etcd.probed == [ONE]
-    await clock.wake()
-    assert len(clock.sleeps) == 1
+    await asyncio.sleep(0.15)
+    await idle()
+    assert watcher.calls == (["evict"] if leaves else [])
+    assert members.probed[0] == (ONE, "10.0.0.1", False)
+    assert sorted(members.probed[1:]) == sorted((each, None, False) for each in others)
 
 
-async def test_detaching_where_nobody_is_does_nothing(shared: Surroundings) -> None:
-    shared.liveness.detach(Watching(), ONE)
-
-
-async def test_attaching_again_probes_again(shared: Surroundings, etcd: Etcd, clock: Clock) -> None:
+@pytest.mark.parametrize("says", [unreachable(), None])
+async def test_who_does_not_answer_is_left_whatever_the_others_say(
+    says: Exception | None, alive: Liveness, members: Members, clock: Clock
+) -> None:
+    members.says = {ONE: says, TWO: unreachable(TWO)}
     watcher = Watching()
-    shared.liveness.attach(watcher, ONE)
+    alive.attach(watcher, ONE, None)
     await idle()
-    shared.liveness.detach(watcher, ONE)
-    shared.liveness.attach(watcher, ONE)
-    await idle()
-    for _ in range(2):
-        await clock.wake()
-    assert etcd.probed
-    assert len(shared.liveness._probing) == 1
+    await clock.wake()
+    await asyncio.sleep(0.15)
+    assert watcher.calls == ["evict"]
+    assert members.probed == [(ONE, None, False)]
 
 
-async def test_endpoints_that_are_gone_are_left(shared: Surroundings) -> None:
+async def test_endpoints_that_are_gone_are_left(alive: Liveness) -> None:
+    first, second, third = Watching(), Watching(), Watching()
+    alive.attach(first, ONE, None)
+    alive.attach(second, TWO, None)
+    alive.attach(third, ONE, "10.0.0.1")
+    alive.leave({TWO})
+    assert (first.calls, second.calls, third.calls) == (["evict"], [], ["evict"])
+
+
+async def test_all_are_left_also_by_who_is_nowhere_yet(alive: Liveness) -> None:
     first, second = Watching(), Watching()
-    shared.liveness.attach(first, ONE)
-    shared.liveness.attach(second, TWO)
-    shared.liveness.leave({TWO})
-    assert (first.calls, second.calls) == (["evict"], [])
+    for each in (first, second):
+        alive.add(each)
+    alive.attach(first, ONE, None)
+    alive.leave_all()
+    alive.discard(second)
+    alive.leave_all()
+    assert (first.calls, second.calls) == (["evict", "evict"], ["evict"])
 
 
-async def test_closing_shuts_all_before_it_waits_for_any(shared: Surroundings, etcd: Etcd) -> None:
+# --- what is known of them ------------------------------------------------------------------------------------------
+
+
+async def test_when_an_endpoint_answered(alive: Liveness, members: Members, clock: Clock) -> None:
+    watcher, other = Watching(), Watching()
+    alive.attach(watcher, ONE, None)
+    alive.attach(other, ONE, "10.0.0.1")
+    await idle()
+    assert alive.answered_at(ONE, None) is None
+    await clock.wake()
+    assert alive.answered_at(ONE, None) == 1010.0
+    assert alive.answered_at(ONE, "10.0.0.1") is None
+    members.says[ONE] = unreachable()
+    await clock.wake()
+    assert alive.answered_at(ONE, None) == 1010.0
+    alive.detach(watcher, ONE, None)
+    assert alive.answered_at(ONE, None) is None
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.1])
+async def test_a_probe_has_its_time(seconds: float, members: Members) -> None:
+    alive = Liveness(cast(Failover, members), members.probe, 10.0, 0.1, Reporter())
+    members.says[ONE] = None
+    start = asyncio.get_running_loop().time()
+    assert await alive.problem(ONE, seconds) == f"no answer to a probe within {seconds} s"
+    assert seconds - 0.01 <= asyncio.get_running_loop().time() - start < seconds + 0.3
+
+
+@pytest.mark.parametrize(
+    ("says", "problem"),
+    [
+        (Health(True), None),
+        (Health(False), "it is not healthy: no leader"),
+        (unreachable(), "http://one:1: refused"),
+        (unreachable(ours=True), None),
+        (APIError(0, "what?"), None),
+    ],
+)
+async def test_the_problem_of_an_endpoint(
+    says: Health | Exception, problem: str | None, alive: Liveness, members: Members
+) -> None:
+    members.says[ONE] = says
+    assert await alive.problem(ONE, 1.0) == problem
+    assert members.probed == [(ONE, None, False)]
+
+
+# --- registering anew -----------------------------------------------------------------------------------------------
+
+
+async def test_who_is_quiet_is_to_register_anew_after_a_rest(
+    alive: Liveness, members: Members, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = Dice(200.0, 250.0, 270.0)
+    monkeypatch.setattr(liveness, "random", dice)
+    watchers = [Watching(), Watching()]
+    for each in watchers:
+        alive.attach(each, ONE, None)
+    await idle()
+    for _ in range(3):
+        await clock.wake()
+    assert [each.quiet_since for each in watchers] == [[810.0, 770.0, 760.0]] * 2
+    assert dice.asked == [REST] * 4
+    members.says[ONE] = unreachable()
+    await clock.wake()
+    assert [len(each.quiet_since) for each in watchers] == [3, 3]
+
+
+def test_a_rest_is_shorter_than_what_balancers_bear() -> None:
+    assert REST == (200.0, 270.0)
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+async def test_closing_shuts_all_before_it_waits_for_any(alive: Liveness) -> None:
     told: list[str] = []
 
     class Telling(Watching):
@@ -276,212 +413,115 @@ async def test_closing_shuts_all_before_it_waits_for_any(shared: Surroundings, e
 
     watchers = [Telling(), Telling(), Telling()]
     for each in watchers:
-        shared.liveness.add(each)
-        shared.liveness.attach(each, ONE)
-    shared.liveness.discard(watchers[2])
-    probing = list(shared.liveness._probing.values())
-    await shared.liveness.close()
+        alive.add(each)
+        alive.attach(each, ONE, None)
+    alive.discard(watchers[2])
+    probing = list(alive._probing.values())
+    await alive.close()
     assert told == ["abort", "abort", "aclose", "aclose"]
     assert all(each.cancelled() for each in probing)
-    assert not shared.liveness._probing
-    assert not shared.liveness._at
+    assert not alive._probing
+    assert not alive._at
 
 
-async def test_closing_waits_for_the_end_of_probes(shared: Surroundings, etcd: Etcd) -> None:
-    shared.liveness.attach(Watching(), ONE)
-    probing = shared.liveness._probing[ONE]
-    await idle()
-    await shared.liveness.close()
-    assert probing.done()
-    await surroundings(etcd, 1.0, 1.0).liveness.close()
-
-
-async def test_limits_of_streams(shared: Surroundings) -> None:
-    assert (shared.hush._seconds, shared.stuck._seconds) == (rooms.SILENCE, 0.1)
-
-
-# --- the log --------------------------------------------------------------------------------------------------------
-
-
-async def test_an_outage_is_one_line_however_many_watchers(
-    shared: Surroundings, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("asking", [False, True])
+async def test_closing_waits_for_the_end_of_probes(
+    asking: bool, alive: Liveness, members: Members, clock: Clock
 ) -> None:
-    caplog.set_level(logging.INFO)
-    shared.outage.is_over("/a")
-    for _ in range(2):
-        shared.outage.interrupts("", UNREACHABLE)
-        shared.outage.interrupts("/b", UNREACHABLE)
-        shared.outage.is_over("")
-        shared.outage.is_over("/b")
-    problem = "GET /health: no endpoint answered; http://one:1: refused [ConnectError]"
-    outage = [
-        ("WARNING", f"watches are interrupted, and go on trying; that of /: {problem}"),
-        ("INFO", "watches go on again, that of / the first"),
-    ]
-    assert [(record.levelname, record.message) for record in caplog.records] == outage * 2
-
-
-async def test_a_gap_is_a_line(shared: Surroundings, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    shared.reporter.watch_resynchronized("/a", 7)
-    shared.reporter.watch_resynchronized("", 8)
-    assert [record.message for record in caplog.records] == [
-        "watch of /a lost events up to index 7, and goes on from there",
-        "watch of / lost events up to index 8, and goes on from there",
-    ]
-
-
-# --- what holds back ------------------------------------------------------------------------------------------------
-
-
-def late(shared: Surroundings) -> tuple[bool, bool, bool]:
-    return shared.buffering.anywhere, shared.buffering.at(ONE), shared.buffering.at(TWO)
-
-
-async def test_who_answers_a_probe_holds_back_for_longer_and_longer(
-    shared: Surroundings, etcd: Etcd, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    assert late(shared) == (False, False, False)
-    assert not shared.buffering.at(None)
-    for seconds in (60, 120, 240, 480, 960, 1920, 3600, 3600):
-        assert await shared.buffering.judge(ONE)
-        clock.now += seconds - 0.001
-        assert late(shared) == (True, True, False)
-        clock.now += 0.001
-        assert late(shared) == (False, False, False)
-    assert f"{ONE} holds back what a wait brings, as a buffering proxy does; using long polls" in caplog.text
-
-
-async def test_who_answers_no_probe_does_not_hold_back(shared: Surroundings, etcd: Etcd) -> None:
-    etcd.health = UNREACHABLE
-    assert await shared.buffering.judge(ONE) is False
-    assert not shared.buffering.anywhere
-
-
-@pytest.mark.parametrize(("header_timeout", "seconds"), [(0.05, 0.05), (5.0, 0.1)])
-async def test_holding_back_is_found_out_soon(
-    header_timeout: float, seconds: float, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(buffering, "ANSWERS_WITHIN", 0.1)
-    shared = surroundings(etcd, 10.0, header_timeout)
-
-    monkeypatch.setattr(etcd, "at", hang)
-    start = asyncio.get_running_loop().time()
-    assert not await shared.buffering.judge(ONE)
-    assert seconds - 0.01 <= asyncio.get_running_loop().time() - start < seconds + 0.3
-
-
-async def open_many(shared: Surroundings, number: int) -> list[asyncio.Task[Any]]:
-    request = requests.wait("/v2/keys/a", False, None, stream=True)
-    tasks = [asyncio.ensure_future(shared.register(lambda endpoint: request, responses.opened)) for _ in range(number)]
+    members.says = {ONE: Health(False), TWO: None}
+    watcher = Watching()
+    alive.attach(watcher, ONE, None)
+    probing = alive._probing[ONE, None]
     await idle()
-    return tasks
-
-
-async def end(tasks: list[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-async def test_not_all_register_at_once(etcd: Etcd, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "REGISTRATIONS_AT_ONCE", 3)
-    shared = surroundings(etcd, 10.0, 0.1)
-    tasks = await open_many(shared, 5)
-    assert etcd.opening == 3
-    await end(tasks[:1])
-    await idle()
-    assert etcd.opening == 3
-    await end(tasks)
-
-
-async def test_where_headers_are_held_back_all_wait_at_once(
-    etcd: Etcd, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rooms, "REGISTRATIONS_AT_ONCE", 3)
-    shared = surroundings(etcd, 10.0, 0.1)
-    await shared.buffering.judge(TWO)
-    tasks = await open_many(shared, 5)
-    assert etcd.opening == 5
-    await end(tasks)
-
-
-async def test_opening_gives_the_stream(shared: Surroundings, etcd: Etcd) -> None:
-    request = requests.wait("/v2/keys/a", False, None, stream=True)
-    for late in (False, True):
-        stream = Stream()
-        etcd.script.append(stream)
-        if late:
-            await shared.buffering.judge(ONE)
-        assert await shared.register(lambda endpoint: request, responses.opened) is stream
-
-
-# --- looking and counting -------------------------------------------------------------------------------------------
-
-TREE = Node("/a", None, True, (Node("/a/b", "v"), Node("/a/c", "v")))
-
-
-async def test_a_look_at_the_keys(shared: Surroundings, etcd: Etcd) -> None:
-    etcd.state = (31, TREE)
-    assert await shared.looks.look("/v2/keys/a", True) == (31, TREE)
-    assert await shared.looks.look("/v2/keys/a", False) == (31, TREE)
-    assert etcd.reads == ["/v2/keys/a?recursive=true", "/v2/keys/a"]
-
-
-async def test_a_look_at_nothing(shared: Surroundings, etcd: Etcd) -> None:
-    for absent in (KeyNotFoundError(100, "Key not found", "/a", 32), NotDirError(104, "Not a directory", "/a", 32)):
-        etcd.state = absent
-        assert await shared.looks.look("/v2/keys/a", True) == (32, None)
-    etcd.state = UnauthorizedError(110, "no")
-    with pytest.raises(UnauthorizedError):
-        await shared.looks.look("/v2/keys/a", True)
-
-
-def counting(
-    shared: Surroundings, cursor: Callable[[], int | None], rest: float = 5.0
-) -> asyncio.Task[tuple[int, Node | None] | None]:
-    return asyncio.ensure_future(shared.looks.in_background("/v2/keys/a", True, rest, cursor))
-
-
-@pytest.mark.parametrize(("cursor", "sleeps"), [(31, [5.0]), (30, [5.0, 0.5]), (32, [5.0, 0.5]), (None, [5.0, 0.5])])
-async def test_a_census_waits_for_events_that_are_on_their_way(
-    cursor: int | None, sleeps: list[float], shared: Surroundings, etcd: Etcd, clock: Clock
-) -> None:
-    etcd.state = (31, TREE)
-    task = counting(shared, lambda: cursor)
-    await idle()
-    assert not etcd.reads
-    await clock.wake()
-    assert etcd.reads == ["/v2/keys/a?recursive=true"]
-    assert task.done() is (len(sleeps) == 1)
-    await clock.wake()
-    assert await task == (31, TREE)
-    assert clock.sleeps == sleeps
-
-
-async def test_a_census_that_fails_is_none(shared: Surroundings, etcd: Etcd, clock: Clock) -> None:
-    etcd.state = UNREACHABLE
-    task = counting(shared, lambda: 31)
-    await clock.wake()
-    assert await task is None
-    assert clock.sleeps == [5.0]
-
-
-async def test_not_all_count_at_once(etcd: Etcd, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "AT_ONCE", 2)
-    shared = surroundings(etcd, 10.0, 0.1)
-    reading = 0
-
-    async def hang(*args: object) -> None:
-        nonlocal reading
-        reading += 1
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(etcd, "call", hang)
-    tasks = [counting(shared, lambda: 31) for _ in range(4)]
-    await idle()
-    for _ in tasks:
+    if asking:
         await clock.wake()
-    assert reading == 2
-    await end(tasks)
+        assert members.probed[-1] == (TWO, None, False)
+    await alive.close()
+    assert probing.done()
+    await Liveness(cast(Failover, members), members.probe, 1.0, 1.0, Reporter()).close()
+
+
+# --- how v2 is probed -----------------------------------------------------------------------------------------------
+
+
+class Answering:
+    """A failover of which each endpoint gives scripted answers."""
+
+    def __init__(self, **answers: HTTPResult | Exception) -> None:
+        self.answers = answers
+        self.asked: list[tuple[str, str, str | None]] = []
+
+    async def at(self, endpoint: str, request: Request, decode: Decoder[Any], *, address: str | None = None) -> Any:
+        self.asked.append((endpoint, str(request), address))
+        said = self.answers[request.target.rpartition("/")[2]]
+        if isinstance(said, Exception):
+            raise said
+        return decode(said, request)
+
+
+def result(status: int, body: bytes = b"") -> HTTPResult:
+    return HTTPResult(status, CIMultiDict(), body, ONE)
+
+
+GOOD = result(200, b'{"health":"true"}')
+ILL = result(503, b'{"health":"false","reason":"RAFT NO LEADER"}')
+LEADER, HEALTH = "GET /v2/members/leader", "GET /health"
+
+
+@pytest.mark.parametrize(
+    ("leader", "health", "thorough", "asked", "said"),
+    [
+        (result(200, b"{}"), ILL, False, [LEADER], Health(True)),
+        (result(503), GOOD, False, [LEADER], Health(False, "no leader")),
+        (result(404), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (result(500), ILL, False, [LEADER, HEALTH], Health(False, "RAFT NO LEADER")),
+        (result(401), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (unreachable(), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (InvalidResponseError(ONE, "what?"), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (unreachable(), unreachable(), False, [LEADER, HEALTH], None),
+        (result(200), GOOD, True, [HEALTH], Health(True)),
+        (result(200), ILL, True, [HEALTH], Health(False, "RAFT NO LEADER")),
+    ],
+)
+async def test_a_probe_asks_for_the_leader_and_for_the_health_where_that_is_in_doubt(
+    leader: HTTPResult | Exception,
+    health: HTTPResult | Exception,
+    thorough: bool,
+    asked: list[str],
+    said: Health | None,
+) -> None:
+    failover = Answering(leader=leader, health=health)
+    reporter = Reporter()
+    shared = surroundings_of(
+        cast(Failover, failover), Identity(reporter), reporter, probe_interval=1.0, header_timeout=1.0
+    )
+    probe = shared.liveness._probe(ONE, "10.0.0.1", thorough)
+    if said is None:
+        with pytest.raises(ClusterError):
+            await probe
+    else:
+        assert await probe == said
+    assert failover.asked == [(ONE, each, "10.0.0.1") for each in asked]
+
+
+@pytest.mark.parametrize(("header_timeout", "seconds"), [(0.05, 0.05), (None, 0.1)])
+async def test_limits_of_streams_and_probes(header_timeout: float | None, seconds: float) -> None:
+    shared = surroundings(Etcd(), 0.1, header_timeout)
+    assert (shared.hush._seconds, shared.stuck._seconds) == (rooms.SILENCE, seconds)
+    assert shared.liveness._probe_timeout == seconds
+
+
+async def test_what_begins_anew_forgets_and_leaves() -> None:
+    etcd = Etcd()
+    shared = surroundings(etcd, 10.0, 0.1)
+    watcher = Watching()
+    shared.liveness.add(watcher)
+    etcd.state = (5, None)
+    await shared.looks.look("/v2/keys/a", True, at_least=5)
+    assert etcd.identity.on_end_of_life is not None
+    etcd.identity.on_end_of_life()
+    assert watcher.calls == ["evict"]
+    await shared.looks.look("/v2/keys/a", True, at_least=5)
+    assert len(etcd.reads) == 2
+    await shared.close()
+    assert watcher.calls == ["evict", "abort", "aclose"]

@@ -47,7 +47,8 @@ def made(key: str, index: int, prev_node: Node | None = None) -> Response:
 
 
 def heard(position: Position) -> list[str]:
-    return [each.node.key for each in position.pending if each.node is not None]
+    events = [each for each in position.pending if isinstance(each, Response)]
+    return [each.node.key for each in events if each.node is not None]
 
 
 @pytest.fixture(autouse=True)

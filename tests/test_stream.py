@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
-from itertools import chain
 from typing import cast
 
 import pytest
@@ -48,18 +48,24 @@ def test_what_is_asked_for(recursive: bool, since: int | None, stream: bool, tar
 
 
 async def test_what_a_new_wait_says() -> None:
-    asked_at = asyncio.get_running_loop().time() - 3
+    before = time.monotonic()
     stream = ending()
-    wait = EventStream(stream, 5, asked_at, ends=True)
-    assert (wait.endpoint, wait.since, wait.ends, wait.index, wait.cluster) == (ONE, 5, True, 7, "c1")
-    assert (wait.closed, wait.useful, wait.halfway) == (False, False, False)
-    assert (wait.events, wait.last, wait.silence) == (0, 0, 0)
-    assert 3 <= wait.took < 4
-    assert not EventStream(stream, None).ends
-    assert EventStream(stream, None).took == pytest.approx(asked_at + 3, abs=1)
+    wait = EventStream(stream)
+    assert (wait.endpoint, wait.address, wait.index) == (ONE, None, 7)
+    assert wait.marks == (7, 0, 0, "c1")
+    assert (wait.closed, wait.halfway, wait.silence) == (False, False, 0)
+    assert before <= wait.registered_at == wait.heard_at <= time.monotonic()
     wait.close()
     assert wait.closed
     assert stream.closed == 1
+
+
+async def test_what_was_heard_when() -> None:
+    wait = EventStream(ending(A[:9], A[9:]))
+    begun = wait.heard_at
+    await asyncio.sleep(0.01)
+    await wait.read()
+    assert wait.heard_at > begun == wait.registered_at
 
 
 A, B, C = line(8), line(9), line(12, "/a/b")
@@ -82,16 +88,13 @@ A, B, C = line(8), line(9), line(12, "/a/b")
     ],
 )
 async def test_pieces_become_events(pieces: list[bytes], read: list[list[int]]) -> None:
-    wait = EventStream(ending(*pieces), None)
+    wait = EventStream(ending(*pieces))
     assert await read_all(wait) == read
-    indexes = list(chain.from_iterable(read))
-    assert wait.events == len(indexes)
-    assert wait.last == (indexes[-1] if indexes else 0)
     assert not wait.halfway
 
 
 async def test_half_an_event_shows() -> None:
-    wait = EventStream(ending(A + B[:9], B[9:]), None)
+    wait = EventStream(ending(A + B[:9], B[9:]))
     await wait.read()
     assert wait.halfway
     await wait.read()
@@ -99,7 +102,7 @@ async def test_half_an_event_shows() -> None:
 
 
 async def test_an_event_has_what_the_header_said() -> None:
-    events = await EventStream(ending(A), None).read()
+    events = await EventStream(ending(A)).read()
     assert events is not None
     assert (events[0].index, events[0].cluster_id) == (7, "c1")
 
@@ -107,13 +110,13 @@ async def test_an_event_has_what_the_header_said() -> None:
 @pytest.mark.parametrize("pieces", [[b"{}\n"], [b"<html>\n"], [A[:9], b"\n"], [A[:9]]])
 async def test_what_is_no_event_is_told(pieces: list[bytes]) -> None:
     with pytest.raises(InvalidResponseError) as caught:
-        await read_all(EventStream(ending(*pieces), None))
+        await read_all(EventStream(ending(*pieces)))
     assert caught.value.endpoint == ONE
 
 
 async def test_an_event_without_an_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream_module, "MAX_EVENT", 20)
-    wait = EventStream(ending(A + A[:9], A[:11], A[:1]), None)
+    wait = EventStream(ending(A + A[:9], A[:11], A[:1]))
     await wait.read()
     await wait.read()
     with pytest.raises(InvalidResponseError, match="an event is longer than 20 bytes") as caught:

@@ -23,7 +23,7 @@ from aioetcd2 import (
     InvalidEndpointError,
     UnauthorizedError,
 )
-from aioetcd2._net.transport import _unconnected
+from aioetcd2._net.causes import unconnected
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, _free_port
 
 from .conftest import FAST_CLUSTER
@@ -230,10 +230,10 @@ def test_every_openssl_s_word_for_an_answer_that_is_no_tls(reason: str) -> None:
     error = OSError("it failed")
     error.__cause__ = cause = ssl.SSLError(1, "words")
     cause.reason = "CERTIFICATE_VERIFY_FAILED"
-    assert _unconnected("https://a:1", error) == "it failed"
+    assert unconnected("https://a:1", error) == "it failed"
     cause.reason = reason
-    assert _unconnected("https://a:1", error).endswith("does it serve plain http? (words)")
-    assert _unconnected("http://a:1", error) == "it failed"
+    assert unconnected("https://a:1", error).endswith("does it serve plain http? (words)")
+    assert unconnected("http://a:1", error) == "it failed"
 
 
 async def test_fingerprint_that_does_not_match_was_never_sent(secure: EtcdServer, prefix: str) -> None:

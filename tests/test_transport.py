@@ -42,6 +42,7 @@ from aioetcd2 import (
     enable_curl_debug,
 )
 from aioetcd2._net import transport as _transport
+from aioetcd2._net.causes import is_certificate_refused, words_of
 from aioetcd2._net.credentials import BasicCredentials
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import build
@@ -823,7 +824,9 @@ class Answering:
 
 def transport_of(**options: Any) -> _transport.Transport:
     nobody = {"credentials": BasicCredentials(None, None), "reporter": Reporter(), "ssl": None, "connector": None}
-    return _transport.Transport(**{"header_timeout": 5.0, **nobody, "trust_env": False, "trace_configs": (), **options})
+    return _transport.Transport(
+        **{"header_timeout": 5.0, "keepalive": 5.0, **nobody, "trust_env": False, "trace_configs": (), **options}
+    )
 
 
 def stream_of(transport: _transport.Transport, response: Answering) -> _transport.Stream:
@@ -907,7 +910,7 @@ async def test_closing_shuts() -> None:
 
 
 def test_words_of_an_error_without_any() -> None:
-    assert (_transport._words(OSError("a")), _transport._words(ConnectionResetError())) == ("a", "ConnectionResetError")
+    assert (words_of(OSError("a")), words_of(ConnectionResetError())) == ("a", "ConnectionResetError")
 
 
 @pytest.mark.parametrize(
@@ -921,10 +924,8 @@ def test_words_of_an_error_without_any() -> None:
 def test_certificate_is_refused_by_an_alert_of_tls_only(alert: str) -> None:
     refused, wrapped = ssl.SSLError(1, alert), OSError("wrapped")
     wrapped.__cause__ = refused
-    assert [_transport._certificate_refused(each) for each in (refused, wrapped)] == [True, True]
-    assert [_transport._certificate_refused(each) for each in (OSError(alert), ssl.SSLError(1, "else"), None)] == (
-        [False] * 3
-    )
+    assert [is_certificate_refused(each) for each in (refused, wrapped)] == [True, True]
+    assert [is_certificate_refused(each) for each in (OSError(alert), ssl.SSLError(1, "else"), None)] == ([False] * 3)
 
 
 # --- credentials and curl lines -------------------------------------------------------------------------------------

@@ -44,15 +44,15 @@ CREATE = Request("PUT", "/k", b"value=v", replay=Replay.IF_UNSENT, writes=True)
 ALWAYS, ONCE = Replay.ALWAYS, Replay.IF_UNSENT
 NEXT, GIVE_UP, RAISE, RETURN = Step.NEXT, Step.GIVE_UP, Step.RAISE, Step.RETURN
 
-EXPECTED = {  # outcome: step where replay is always, where it is if unsent; is the endpoint healthy; maybe applied
-    Outcome.UNSENT: (NEXT, NEXT, False, False),
-    Outcome.NOT_SERVED: (NEXT, NEXT, False, False),
-    Outcome.UNANSWERED: (NEXT, GIVE_UP, False, True),
-    Outcome.FAILED: (NEXT, GIVE_UP, False, True),
-    Outcome.UNUSABLE: (NEXT, GIVE_UP, False, True),
-    Outcome.STRANGE: (RAISE, RAISE, False, False),
-    Outcome.REFUSED: (RAISE, RAISE, True, False),
-    Outcome.ANSWERED: (RETURN, RETURN, True, False),
+EXPECTED = {  # outcome: step where replay is always, where it is if unsent; cools, heals; maybe applied
+    Outcome.UNSENT: (NEXT, NEXT, True, False, False),
+    Outcome.HINDERED: (NEXT, NEXT, False, False, False),
+    Outcome.NOT_SERVED: (NEXT, NEXT, True, False, False),
+    Outcome.UNANSWERED: (NEXT, GIVE_UP, True, False, True),
+    Outcome.FAILED: (NEXT, GIVE_UP, True, False, True),
+    Outcome.UNUSABLE: (NEXT, GIVE_UP, True, False, True),
+    Outcome.REFUSED: (RAISE, RAISE, False, True, False),
+    Outcome.ANSWERED: (RETURN, RETURN, False, True, False),
 }
 
 
@@ -62,18 +62,30 @@ def nothing_left_behind() -> None:
 
 
 def test_every_outcome_is_expected() -> None:
-    assert set(EXPECTED) == set(Outcome)
+    assert set(EXPECTED) | {Outcome.STRANGE} == set(Outcome)
 
 
-@pytest.mark.parametrize(("outcome", "replay", "place", "writes"), list(product(Outcome, Replay, Place, (False, True))))
+@pytest.mark.parametrize(
+    ("outcome", "replay", "place", "writes"), list(product(EXPECTED, Replay, Place, (False, True)))
+)
 def test_every_outcome_replay_and_place(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> None:
-    always, if_unsent, healthy, maybe_applied = EXPECTED[outcome]
+    always, if_unsent, cools, heals, maybe_applied = EXPECTED[outcome]
     assert verdict(outcome, Request("PUT", "/k", replay=replay, writes=writes), place) == Verdict(
         step=always if replay is ALWAYS else if_unsent,
-        cools=not healthy,
-        pins=healthy and place is Place.AFTER_FAILURES,
+        cools=cools,
+        heals=heals,
+        pins=heals and place is Place.AFTER_FAILURES,
         maybe_applied=maybe_applied and writes,
     )
+
+
+@pytest.mark.parametrize("replay", Replay)
+@pytest.mark.parametrize("place", Place)
+def test_a_read_goes_past_a_stranger_and_a_write_stops_there(replay: Replay, place: Place) -> None:
+    read = verdict(Outcome.STRANGE, Request("GET", "/k", replay=replay), place)
+    assert read == Verdict(NEXT, cools=True, heals=False, pins=False, maybe_applied=False)
+    write = verdict(Outcome.STRANGE, Request("PUT", "/k", replay=replay, writes=True), place)
+    assert write == Verdict(GIVE_UP, cools=True, heals=False, pins=False, maybe_applied=True)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -85,6 +97,7 @@ def test_a_write_that_may_have_been_applied_is_never_sent_again(outcome: Outcome
 
 ERRORS = [
     (ConnectError(A, "refused"), Outcome.UNSENT),
+    (ConnectError(A, "Too many open files", ours=True), Outcome.HINDERED),
     (HeaderTimeoutError(A, "no answer", maybe_applied=True), Outcome.UNANSWERED),
     (ConnectionLostError(A, "reset", maybe_applied=True), Outcome.UNANSWERED),
     (NoLeaderError(A, "no leader"), Outcome.FAILED),
@@ -130,6 +143,14 @@ def test_a_failure_of_a_secret_request_shows_no_body() -> None:
     assert failure.maybe_applied
 
 
+def test_a_stranger_is_a_failure_that_says_so() -> None:
+    for request in (READ, WRITE):
+        error = ClusterMismatchError(A, "1", "2", str(request))
+        failure = failure_of(error, request, verdict(Outcome.STRANGE, request, Place.FIRST))
+        assert failure.__cause__ is error
+        assert failure.maybe_applied is error.maybe_applied is request.writes
+
+
 def unusable(endpoint: str, *, maybe_applied: bool = False) -> EndpointError:
     return InvalidResponseError(endpoint, "no JSON", maybe_applied=maybe_applied).as_failure()
 
@@ -144,3 +165,11 @@ def test_the_sum_of_a_pass() -> None:
     assert type(sum_up(READ, [unusable(A), unusable(B)], None)) is InvalidResponseError
     assert type(sum_up(READ, [unusable(A), refused], None)) is ClusterError
     assert type(sum_up(READ, [refused, unusable(A)], None)) is ClusterError
+
+
+def test_only_strangers_make_a_mismatch() -> None:
+    stranger = ClusterMismatchError(A, "1", "2")
+    met = failure_of(stranger, WRITE, verdict(Outcome.STRANGE, WRITE, Place.FIRST))
+    assert sum_up(WRITE, [ConnectError(B, "refused"), met], stranger) is stranger
+    elsewhere = ServerError(B, "500", maybe_applied=True)
+    assert type(sum_up(WRITE, [elsewhere], stranger)) is ClusterError

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from async_timeout import timeout
@@ -28,6 +28,7 @@ from aioetcd2 import (
     UnauthorizedError,
     Watcher,
 )
+from aioetcd2._v2.position import Position
 from aioetcd2.testing import EtcdCluster, EtcdServer
 
 from .faultproxy import FaultProxy
@@ -48,6 +49,11 @@ from .misbehaver import (
 )
 
 HISTORY = 1000
+
+
+def position_of(watcher: Watcher) -> Position:
+    """What a watcher has heard, with all that v2 knows of it."""
+    return cast(Position, watcher._machine.position)
 
 
 @asynccontextmanager
@@ -115,7 +121,7 @@ async def write_elsewhere(client: Client, prefix: str, number: int = HISTORY + 1
 
 async def until_counted(watcher: Watcher) -> None:
     """Wait until the watcher knows how many keys there are."""
-    await until(lambda: watcher._engine._position.census is not None)
+    await until(lambda: position_of(watcher).census is not None)
 
 
 def mine() -> set[asyncio.Task[Any]]:
@@ -288,12 +294,17 @@ async def test_after_index_begins_in_the_past(number: int, client: Client, prefi
         await nothing_comes(watcher)
 
 
-async def test_after_index_of_the_future_waits_for_it(client: Client, prefix: str) -> None:
+async def test_after_index_of_the_future_is_of_another_past(client: Client, prefix: str) -> None:
     start = await client.keys.set(prefix, "0")
-    async with client.keys.watch(prefix, after_index=start.index + 3) as watcher:
+    with pytest.raises(EventIndexClearedError) as caught:
+        async with client.keys.watch(prefix, after_index=start.index + 3):
+            pass
+    assert caught.value.index == start.index
+    async with client.keys.watch(prefix, after_index=start.index + 3, resync=True) as watcher:
         written = [await client.keys.set(prefix, str(each)) for each in range(6)]
-        events = await take(watcher, 3)
-        assert list(map(modified, events)) == list(map(modified, written))[3:]
+        events = await take(watcher, 7)
+        assert (events[0].action, events[0].index) == ("resync", start.index)
+        assert list(map(modified, events[1:])) == list(map(modified, written))
 
 
 async def test_index_is_where_to_resume(client: Client, prefix: str) -> None:
@@ -344,7 +355,7 @@ async def test_first_registration_that_is_always_too_late(prefix: str) -> None:
     async with Misbehaver(cleared, reads=answer(key_event("/k", 7, "get"))) as server, client_of(server) as client:
         with pytest.raises(EventIndexClearedError):
             await soon(client.keys.watch(prefix, after_index=8))
-        assert len(server.waits) == 6
+        assert len(server.waits) == 2  # since that index, and from now on
 
 
 async def test_refusal_is_raised(prefix: str) -> None:
@@ -390,7 +401,7 @@ EMPTY = raw(b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 10\r\nContent-Length: 0\r\n\r\n",
 async def test_end_without_an_event_is_resumed(end: Behaviour) -> None:
     rest = happened(FIRST), happened(SECOND)
     async with (
-        Misbehaver(wait(), end, end, *rest, wait(), reads=answer(key_event())) as server,
+        Misbehaver(wait(), end, end, *rest, wait(), reads=answer(key_event(), index=20)) as server,
         client_of(server, header_timeout=5) as client,
         client.keys.watch("/k") as watcher,
     ):
@@ -423,7 +434,7 @@ async def test_event_in_pieces() -> None:
 async def test_known_events_are_not_given_again() -> None:
     waits = [happened(*(key_event(index=index) for index in indexes)) for indexes in ([11, 11], [12, 11, 13], [13, 14])]
     async with (
-        Misbehaver(*waits, wait(14), reads=hang) as server,
+        Misbehaver(*waits, wait(14), reads=answer(key_event(), index=20)) as server,
         client_of(server) as client,
         client.keys.watch("/k", after_index=10) as watcher,
     ):
@@ -436,7 +447,6 @@ USELESS = {
     "old event": happened(key_event(index=5)),
     "no answer": close,
     "eof": raw(wait_header()),
-    "html": answer("<html>"),
     "500": answer("oops", status=500),
     "cleared": answer({"errorCode": 401, "message": "cleared", "index": 10}, status=400),
 }
@@ -458,6 +468,25 @@ async def test_no_busy_loop(after_index: int | None) -> None:
 
     counts = await asyncio.gather(*map(requests, USELESS.values()))
     assert {name: count for name, count in zip(USELESS, counts, strict=True) if not 3 <= count <= 25} == {}
+
+
+@pytest.mark.parametrize("resync", [False, True])
+async def test_an_event_that_cannot_be_taken_is_asked_for_three_times(resync: bool) -> None:
+    spoilt = raw(wait_header() + chunk(b"<html>\n"), then=hang)
+    rest = [spoilt, spoilt, spoilt] if not resync else [spoilt, spoilt, spoilt, wait()]
+    async with (
+        Misbehaver(wait(), *rest, reads=answer(key_event("/k", 10, "get"))) as server,
+        client_of(server) as client,
+        client.keys.watch("/k", resync=resync) as watcher,
+    ):
+        server.hang_up()
+        if resync:
+            event = await soon(watcher, 5)
+            assert (event.action, event.index) == ("resync", 10)
+        else:
+            with pytest.raises(InvalidResponseError):
+                await soon(watcher, 5)
+        assert len(server.waits) == 1 + len(rest)
 
 
 # --- what the network does ------------------------------------------------------------------------------------------
@@ -541,7 +570,7 @@ async def test_killed_member_is_left(cluster: EtcdCluster, prefix: str) -> None:
         async with client.keys.watch(prefix, recursive=True) as watcher:
             tasks = [asyncio.create_task(write()), asyncio.create_task(read(watcher))]
             await until(lambda: len(received) > 20)
-            serving = next(member for member in cluster.members if member.endpoint == watcher._engine._at)
+            serving = next(member for member in cluster.members if (member.endpoint, None) == watcher._driver._at)
             await serving.kill()
             so_far = len(received)
             await until(lambda: len(received) > so_far + 50, 30)
@@ -586,22 +615,22 @@ async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> No
     async with Client("http://127.0.0.1:1") as client:
         outage, error = client._watches.outage, ClusterError("GET /v2/keys/a?wait=true", [])
         for _ in range(2):
-            outage.interrupts("/a", error)
-            outage.interrupts("", error)
-            outage.is_over("")
-            outage.is_over("/a")
+            outage.lasts("/a", error)
+            outage.lasts("", error)
+            outage.answered("")
+            outage.answered("/a")
     told = [(record.levelname, record.getMessage().partition(", that of ")[0]) for record in caplog.records]
     assert [level for level, _ in told] == ["WARNING", "INFO"] * 2
     assert told[1][1] == "watches go on again"
 
 
 @pytest.mark.slow
-async def test_endpoint_is_asked_for_its_health_while_it_is_watched() -> None:
-    async with Misbehaver(wait(), reads=answer({"health": "true"})) as server:
+async def test_endpoint_is_asked_for_its_leader_while_it_is_watched() -> None:
+    async with Misbehaver(wait(), reads=answer({"id": "1", "name": "m0"})) as server:
         async with client_of(server, probe_interval=0.1) as client:
             async with client.keys.watch("/a") as first, client.keys.watch("/b"):
                 waiting = waiting_in(first)
-                await until(lambda: sum(seen.target == "/health" for seen in server.seen) > 1)
+                await until(lambda: sum(seen.target == "/v2/members/leader" for seen in server.seen) > 1)
                 waiting.cancel()
             await asyncio.sleep(0.05)  # what has been sent by now arrives
             requests = len(server.seen)
@@ -961,7 +990,7 @@ async def test_registering_at_the_last_moment_leaks_nothing(how: str, moments: i
         before = mine()
         watcher = client.keys.watch("/k")
         waiting = waiting_in(watcher)
-        while watcher._engine._opening.task is None or not watcher._engine._opening.task.done():
+        while watcher._driver._opening.task is None or not watcher._driver._opening.task.done():
             await asyncio.sleep(0)
         for _ in range(moments):
             await asyncio.sleep(0)
@@ -1017,26 +1046,27 @@ def key_line(key: str, index: int) -> bytes:
 
 
 GONE = answer({"errorCode": 100, "message": "Key not found", "cause": "/k", "index": 10}, status=404)
+GONE_LATER = answer({"errorCode": 100, "message": "Key not found", "cause": "/k", "index": 900}, status=404, index=900)
 
 
 @pytest.mark.parametrize(
-    ("ends", "since"),
+    "ends",
     [
-        (raw(wait_header(5000), chunk(b""), then=stay), 5001),  # the server ended it: nothing had matched
-        (raw(wait_header(5000), pause=1.2), 5001),  # cut off, but long after an event of the history would have come
-        (raw(wait_header(5000), pause=1.2, then=reset), 5001),
-        (raw(wait_header(5000)), 11),  # cut off at once: an event was on its way, perhaps
-        (raw(wait_header(5000), b'5\r\n{"act', pause=1.2), 11),
+        raw(wait_header(5000), chunk(b""), then=stay),  # the server ended it, or a proxy that swallowed the event
+        raw(wait_header(5000), pause=1.2),
+        raw(wait_header(5000), pause=1.2, then=reset),
+        raw(wait_header(5000)),
+        raw(wait_header(5000), b'5\r\n{"act', pause=1.2),
     ],
     ids=["clean", "late-fin", "late-rst", "early-fin", "halfway"],
 )
 @pytest.mark.slow
-async def test_a_blocked_wait_moves_the_cursor(ends: Behaviour, since: int, prefix: str) -> None:
+async def test_a_wait_that_ends_proves_nothing(ends: Behaviour, prefix: str) -> None:
     async with Misbehaver(raw(wait_header(10)), ends, wait(6000), reads=GONE) as server, client_of(server) as client:
         async with client.keys.watch(prefix) as watcher:
             waiting = waiting_in(watcher)
             await until(lambda: len(server.waits) == 3)
-            assert [seen.query.get("waitIndex") for seen in server.waits] == [None, "11", str(since)]
+            assert [seen.query.get("waitIndex") for seen in server.waits] == [None, "11", "11"]
             assert {seen.query.get("stream") for seen in server.waits} == {"true"}
             waiting.cancel()
 
@@ -1055,7 +1085,7 @@ async def test_a_member_that_is_left_proves_nothing(prefix: str) -> None:
 
 async def test_a_few_events_before_a_cut_are_kept_and_make_no_crowd(prefix: str) -> None:
     script = [raw(wait_header(10 + each), chunk(key_line(prefix, 11 + each))) for each in range(2)]
-    async with Misbehaver(*script, wait(12), reads=GONE) as server, client_of(server) as client:
+    async with Misbehaver(*script, wait(12), reads=GONE_LATER) as server, client_of(server) as client:
         async with client.keys.watch(prefix) as watcher:
             assert list(map(modified, await take(watcher, 2))) == [11, 12]
         assert server.waits[1].query["waitIndex"] == "12"
@@ -1067,7 +1097,7 @@ async def test_silence_after_as_many_events_as_the_server_buffers_is_looked_into
     burst = b"".join(chunk(key_line(prefix, index)) for index in range(11, last + 1))
     missed = happened(key_event(prefix, last + 1), index=last + 1)
     script = raw(wait_header(10), burst, then=hang), wait(last + 1), missed, hang
-    async with Misbehaver(*script, reads=GONE) as server, client_of(server) as client:
+    async with Misbehaver(*script, reads=GONE_LATER) as server, client_of(server) as client:
         async with client.keys.watch(prefix) as watcher:
             assert list(map(modified, await take(watcher, number))) == list(range(11, last + 1))
             if number < 100:
@@ -1154,8 +1184,8 @@ async def test_break_within_async_with_keeps_the_connection(client: Client, pref
             async for event in watcher:
                 assert modified(event) == modified(written)
                 break
-            assert watcher._engine._live is not None
-            assert not watcher._engine._live.closed
+            assert watcher._driver._live is not None
+            assert not watcher._driver._live.closed
 
 
 async def test_events_count_for_never_back_in_time(prefix: str) -> None:
@@ -1221,5 +1251,5 @@ async def test_index_after_closing_is_that_of_the_last_event_delivered(
             await asyncio.sleep(0.1)
             await proxy.resume()
             event = await soon(watcher)
-            assert watcher._engine._position.pending
+            assert position_of(watcher).pending
         assert watcher.index == modified(event)

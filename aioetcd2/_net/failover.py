@@ -32,8 +32,11 @@ class Guard(Protocol):
     @property
     def epoch(self) -> int: ...
 
-    def passes_over(self, endpoint: str, request: Request) -> EtcdError | None:
-        """Why an endpoint is not asked at all; `None` = it is."""
+    def suspects(self, endpoint: str, request: Request) -> bool:
+        """Whether an endpoint has to be asked who it is before it gets this request."""
+
+    async def passes_over(self, endpoint: str, request: Request, ask: Ask) -> EtcdError | None:
+        """Why an endpoint that is suspected does not get this request; `None` = it does."""
 
     def admit(self, endpoint: str, request: Request, head: HTTPResult, epoch: int) -> None:
         """Note which cluster an answer came from.
@@ -89,9 +92,16 @@ class Failover:
         """Whether there is more than one endpoint."""
         return len(self._pool) > 1
 
-    def suspect(self, endpoint: str) -> None:
-        """Begin elsewhere for a while: this endpoint did not answer a probe."""
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints, in the order in which a call would try them."""
+        return self._pool.order()
+
+    def suspect(self, endpoint: str, address: str | None = None) -> None:
+        """Begin elsewhere for a while: this endpoint, or this address of its name, did not answer a probe."""
         self._pool.failed(endpoint)
+        if address is not None:
+            self._transport.avoid(address)
 
     def call(self, request: Request, decode: Decoder[T]) -> Awaitable[T]:
         """Send a request, and decode its answer.
@@ -120,8 +130,14 @@ class Failover:
         """
         return self._each(make(self._pool.pinned), make, self._transport.open, check)
 
-    async def at(self, endpoint: str, request: Request, decode: Decoder[T]) -> T:
+    async def at(self, endpoint: str, request: Request, decode: Decoder[T], *, address: str | None = None) -> T:
         """Send a request to one endpoint and no other, with credentials only if it is one of this client's.
+
+        Args:
+            endpoint: The endpoint.
+            request: What is asked.
+            decode: Decodes the answer.
+            address: Which address of the endpoint's name; `None` = any.
 
         Raises:
             APIError: The server refused it.
@@ -129,7 +145,8 @@ class Failover:
             ClientClosedError: The client is closed.
         """
         try:
-            result = await self._transport.exchange(endpoint, request, trusted=endpoint in self._pool)
+            trusted = endpoint in self._pool
+            result = await self._transport.exchange(endpoint, request, trusted=trusted, address=address)
             return decode(result, request)
         except InvalidResponseError as error:
             raise error.as_outcome(str(request), [error.as_failure()]) from None
@@ -151,7 +168,7 @@ class Failover:
         failures: list[EndpointError] = []
         told: EtcdError | None = None
         while (endpoint := way.next() or await self._discovered(way)) is not None:
-            if (stranger := guard.passes_over(endpoint, request)) is not None:
+            if guard.suspects(endpoint, request) and (stranger := await self._passed_over(endpoint, request)):
                 told = stranger
                 continue
             if make is not None:
@@ -169,8 +186,7 @@ class Failover:
                     raise
             except EtcdError as error:
                 outcome = outcome_of(error, request)
-                if outcome is Outcome.NOT_SERVED and told is None:
-                    told = await guard.explain(endpoint, partial(self._transport.exchange, endpoint))
+                told = await self._explained(outcome, endpoint, error, told)
                 step = self._note(outcome, way, endpoint, request, failures, error)
                 if step is Step.RAISE:
                     raise
@@ -180,6 +196,19 @@ class Failover:
                 self._note(Outcome.ANSWERED, way, endpoint, request, failures)
                 return value
         raise sum_up(request, failures, told)
+
+    def _passed_over(self, endpoint: str, request: Request) -> Awaitable[EtcdError | None]:
+        return self._guard.passes_over(endpoint, request, partial(self._transport.exchange, endpoint))
+
+    async def _explained(
+        self, outcome: Outcome, endpoint: str, error: EtcdError, told: EtcdError | None
+    ) -> EtcdError | None:
+        """What the API's own knowledge says by now of a pass that brings nothing."""
+        if outcome is Outcome.STRANGE:
+            return error
+        if outcome is Outcome.NOT_SERVED and told is None:
+            return await self._guard.explain(endpoint, partial(self._transport.exchange, endpoint))
+        return told
 
     def _note(
         self,
@@ -192,15 +221,15 @@ class Failover:
     ) -> Step:
         """Judge an outcome, tell the pool whether the endpoint is healthy, and keep its failure."""
         judged = verdict(outcome, request, Place.AFTER_FAILURES if failures else Place.FIRST)
-        if not judged.cools:
+        if judged.heals:
             if error is not None:
                 self._transport.check_open()
             self._pool.answered(endpoint)
             if judged.pins:
                 self._pool.pin(endpoint)
-            return judged.step
-        way.failed(endpoint)
-        if error is not None and judged.step is not Step.RAISE:
+        if judged.cools:
+            way.failed(endpoint)
+        if error is not None and judged.step in (Step.NEXT, Step.GIVE_UP):
             failure = failure_of(error, request, judged)
             failures.append(failure)
             self._reporter.endpoint_failed(request, failure)

@@ -88,6 +88,15 @@ class Reporter:
         """An answer is older than what this client has seen."""
         logger.info("an answer had index %d after %d; asking again with quorum: %s", index, high_water_mark, request)
 
+    def cluster_life_ended(self, cluster: str, index: int, high_water_mark: int) -> None:
+        """The store of the cluster has begun anew."""
+        logger.warning(
+            "cluster %s has begun anew: it is at index %d, and was at %d; watches report lost events",
+            cluster,
+            index,
+            high_water_mark,
+        )
+
     def endpoint_buffers(self, endpoint: str) -> None:
         """An endpoint holds back what it should hand on at once."""
         logger.info("%s holds back what a wait brings, as a buffering proxy does; using long polls", endpoint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import re
 import ssl as ssl_module
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import NamedTuple, NoReturn, cast
 import aiohttp
 from aiohttp import BaseConnector as BaseConnector
 from aiohttp import TraceConfig as TraceConfig
+from aiohttp.abc import AbstractResolver
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -25,6 +25,8 @@ from ..errors import (
     InvalidResponseError,
 )
 from ..models import HTTPResult
+from .addresses import AvoidingResolver, at_address, keep_alive, other_address
+from .causes import certificate_hint, is_certificate_refused, is_ours, unconnected, words_of
 from .credentials import Credentials
 from .deadlines import Deadlines
 from .endpoints import socket_path
@@ -56,12 +58,6 @@ _UNSENT = (
     aiohttp.ConnectionTimeoutError,
 )
 
-_PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
-"""What one or the other OpenSSL calls an answer that is no TLS."""
-
-_CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE)")
-"""How servers refuse a client certificate, or the want of one; those built with Go 1.26 say no more than the last."""
-
 
 class _Lost(Exception):
     """The connection broke after the request. aiohttp sends again on errors of its own, and not on this one."""
@@ -92,7 +88,7 @@ class _SendOnce:
         except _UNSENT:
             raise
         except aiohttp.ClientConnectionError as error:
-            raise _Lost(_words(error)) from error
+            raise _Lost(words_of(error)) from error
 
 
 class _Authorize:
@@ -131,12 +127,16 @@ class Stream:
 
     Attributes:
         head: Status and headers; the body too where the status is not 200.
+        address: The address that its connection has, where the endpoint's name may have others.
     """
 
-    __slots__ = ("_first", "_response", "_transport", "head")
+    __slots__ = ("_first", "_response", "_transport", "address", "head")
 
-    def __init__(self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult) -> None:
+    def __init__(
+        self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult, address: str | None = None
+    ) -> None:
         self._transport = transport
+        self.address = address
         self._response = response
         self._first = b""
         with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
@@ -158,7 +158,7 @@ class Stream:
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self.close()
             self._transport.check_open()
-            raise ConnectionLostError(self.head.endpoint, _words(error)) from error
+            raise ConnectionLostError(self.head.endpoint, words_of(error)) from error
 
     def close(self) -> None:
         """Drop the answer, and its connection if the body has not ended. Idempotent."""
@@ -170,6 +170,7 @@ class Transport:
 
     Args:
         header_timeout: Seconds for connecting, sending and waiting for the header together; `None` = no limit.
+        keepalive: Seconds of silence after which the connection of a stream is probed by TCP.
         credentials: Who we are; asked for with each request.
         reporter: Told of every request.
         ssl: The TLS context for `https://`; `None` = the system's certificates.
@@ -182,6 +183,7 @@ class Transport:
         self,
         *,
         header_timeout: float | None,
+        keepalive: float,
         credentials: Credentials,
         reporter: Reporter,
         ssl: ssl_module.SSLContext | None,
@@ -190,6 +192,8 @@ class Transport:
         trace_configs: Iterable[TraceConfig],
     ) -> None:
         self.header_timeout = header_timeout
+        self._keepalive = max(1, round(keepalive))
+        self._avoided = AvoidingResolver(aiohttp.DefaultResolver)
         self._patience = aiohttp.ClientTimeout(connect=header_timeout)
         self._credentials = credentials
         self._reporter = reporter
@@ -205,19 +209,22 @@ class Transport:
         self._heard: set[str] = set()
         self.closed = False
 
-    async def exchange(self, endpoint: str, request: Request, *, trusted: bool = True) -> HTTPResult:
+    async def exchange(
+        self, endpoint: str, request: Request, *, trusted: bool = True, address: str | None = None
+    ) -> HTTPResult:
         """Send a request to an endpoint, and read the whole answer.
 
         Args:
             endpoint: Where to.
             request: What.
             trusted: Whether the endpoint gets the credentials.
+            address: Which address of the endpoint's name; `None` = any.
 
         Raises:
             EndpointError: The endpoint did not answer, or not completely.
             ClientClosedError: The client is closed.
         """
-        response = await self._send(endpoint, request, trusted)
+        response = await self._send(endpoint, request, trusted, address)
         try:
             content = response.content
             body = content.read_nowait() if content.is_eof() else await self._read(endpoint, request, content)
@@ -239,7 +246,8 @@ class Transport:
         except BaseException:
             response.close()
             raise
-        return Stream(self, response, HTTPResult(response.status, response.headers, body, endpoint))
+        head = HTTPResult(response.status, response.headers, body, endpoint)
+        return Stream(self, response, head, self._watched_over(response, endpoint))
 
     def abort(self) -> None:
         """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
@@ -254,13 +262,33 @@ class Transport:
         while self._sessions:
             _, session = self._sessions.popitem()
             await session.close()
+        await self._avoided.close()
+
+    def avoid(self, address: str) -> None:
+        """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
+        self._avoided.add(address)
+        for session in self._sessions.values():
+            if session.connector_owner and isinstance(session.connector, aiohttp.TCPConnector):
+                session.connector.clear_dns_cache()
+
+    def _watched_over(self, response: aiohttp.ClientResponse, endpoint: str) -> str | None:
+        """Have TCP notice when the other side of a stream is gone; its address, if the name may have others."""
+        transport = response.connection.transport if response.connection is not None else None
+        route = self._routes.get(endpoint)
+        if transport is None or route is None or socket_path(endpoint) is not None:
+            return None
+        keep_alive(transport.get_extra_info("socket"), self._keepalive)
+        address = transport.get_extra_info("peername")
+        return None if route.trusting or not address else other_address(route.authority, str(address[0]))
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
         if self.closed:
             raise ClientClosedError("the client is closed; make a new one")
 
-    async def _send(self, endpoint: str, request: Request, trusted: bool) -> aiohttp.ClientResponse:
+    async def _send(
+        self, endpoint: str, request: Request, trusted: bool, address: str | None = None
+    ) -> aiohttp.ClientResponse:
         route = self._routes.get(endpoint)
         if route is None or self._loop is not asyncio.get_running_loop():
             route = self._route_to(endpoint)
@@ -278,18 +306,21 @@ class Transport:
             middlewares = (*middlewares, once)
         body = request.body
         path, _, query = request.target.partition("?")
+        authority, server_hostname = route.authority, None
+        if address is not None:
+            authority, server_hostname = at_address(authority, address)
+            headers = {**headers, "Host": route.authority}
         try:
             with self._deadlines.begin(patient=request.patient):
                 response = await route.session.request(
                     request.method,
-                    URL.build(
-                        scheme=route.scheme, authority=route.authority, path=path, query_string=query, encoded=True
-                    ),
+                    URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
                     data=body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body),
                     headers=headers,
                     allow_redirects=False,
                     timeout=self._patience if request.patient else _NO_TIMEOUT,
                     middlewares=middlewares,
+                    server_hostname=server_hostname,
                 )
                 self._heard.add(endpoint)
                 return response
@@ -334,13 +365,10 @@ class Transport:
         if isinstance(error, aiohttp.ClientResponseError):
             error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
             error.args = ()
-        if _certificate_refused(error):
-            hint = "the server wants a client certificate, or refuses ours"
-            if "HANDSHAKE_FAILURE" in _words(error):
-                hint += ", or has no cipher in common with us"
-            return ConnectError(endpoint, f"{_words(error)}: {hint}")
+        if is_certificate_refused(error):
+            return ConnectError(endpoint, f"{words_of(error)}: {certificate_hint(error)}")
         if isinstance(error, _UNSENT):
-            return ConnectError(endpoint, _unconnected(endpoint, error))
+            return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
         if isinstance(error, asyncio.TimeoutError):
             if request.writes and not sent:
                 return ConnectError(endpoint, f"no connection within the header timeout of {self.header_timeout} s")
@@ -348,7 +376,7 @@ class Transport:
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
             return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")
-        words = _words(error)
+        words = words_of(error)
         if endpoint.startswith("http:") and endpoint not in self._heard:
             words += "; it has never answered, does it serve https?"
         return ConnectionLostError(endpoint, words, maybe_applied=sent)
@@ -374,7 +402,8 @@ class Transport:
         if path is not None:
             connector = aiohttp.UnixConnector(path, limit=0)
         elif connector is None:
-            connector = aiohttp.TCPConnector(limit=0, ssl=True if self._ssl is None else self._ssl)
+            resolver = cast(AbstractResolver, self._avoided)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver)
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=owned,
@@ -384,27 +413,3 @@ class Transport:
             trust_env=self._trust_env and path is None,
             trace_configs=self._trace_configs,
         )
-
-
-def _unconnected(endpoint: str, error: Exception) -> str:
-    cause = error.__cause__
-    plain = isinstance(cause, ssl_module.SSLError) and cause.reason in _PLAIN_REASONS
-    if cause is not None and endpoint.startswith("https:") and (plain or isinstance(cause, ConnectionResetError)):
-        return f"the server broke off the TLS handshake, does it serve plain http? ({_words(cause)})"
-    return _words(error)
-
-
-def _certificate_refused(error: BaseException | None) -> bool:
-    """Whether the server ended the handshake over our certificate, and so has read no request.
-
-    In TLS 1.3 it says so when the handshake is over for us, and a request on its way.
-    """
-    while error is not None:
-        if isinstance(error, ssl_module.SSLError) and _CERTIFICATE_ALERT.search(str(error)):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__

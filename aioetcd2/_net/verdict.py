@@ -4,11 +4,12 @@
 outcome at one endpoint                replay = always     replay = if unsent  the endpoint
 =====================================  ==================  ==================  ==========================
 UNSENT: name, refused, connect, TLS    next                next                cools down
+HINDERED: no descriptor left, here     next                next                nothing is known of it
 NOT_SERVED: it has no such path        next                next                cools down
 UNANSWERED: EOF, reset, time-out       next                give up             cools down
 FAILED: a 5xx                          next                give up             cools down
 UNUSABLE: an answer none of etcd's     next                give up             cools down
-STRANGE: another cluster's answer      raise               raise               cools down
+STRANGE: another cluster's answer      next; a write: give up; either way      cools down
 REFUSED: a 4xx and the like            raise               raise               is healthy
 ANSWERED: anything else                return              return              is healthy
 =====================================  ==================  ==================  ==========================
@@ -44,6 +45,7 @@ class Outcome(Enum):
     """How a request fared at one endpoint."""
 
     UNSENT = auto()
+    HINDERED = auto()
     NOT_SERVED = auto()
     UNANSWERED = auto()
     FAILED = auto()
@@ -74,28 +76,31 @@ class Verdict(NamedTuple):
 
     Attributes:
         step: What the call does.
-        cools: Whether the endpoint cools down; otherwise it is healthy.
+        cools: Whether the endpoint cools down.
+        heals: Whether the endpoint is healthy.
         pins: Whether the endpoint gets the pin.
         maybe_applied: Whether a write may have been carried out there.
     """
 
     step: Step
     cools: bool
+    heals: bool
     pins: bool
     maybe_applied: bool
 
 
-_MAYBE_APPLIED = (Outcome.UNANSWERED, Outcome.FAILED, Outcome.UNUSABLE)
-_STEPS = {Outcome.STRANGE: Step.RAISE, Outcome.REFUSED: Step.RAISE, Outcome.ANSWERED: Step.RETURN}
+_MAYBE_APPLIED = (Outcome.UNANSWERED, Outcome.FAILED, Outcome.UNUSABLE, Outcome.STRANGE)
+_STEPS = {Outcome.REFUSED: Step.RAISE, Outcome.ANSWERED: Step.RETURN}
 _HEALTHY = (Outcome.REFUSED, Outcome.ANSWERED)
 
 
 def _judge(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> Verdict:
     maybe_applied = outcome in _MAYBE_APPLIED
-    once = replay is Replay.IF_UNSENT
+    once = writes if outcome is Outcome.STRANGE else replay is Replay.IF_UNSENT
     step = _STEPS.get(outcome, Step.GIVE_UP if once and maybe_applied else Step.NEXT)
-    healthy = outcome in _HEALTHY
-    return Verdict(step, not healthy, healthy and place is Place.AFTER_FAILURES, maybe_applied and writes)
+    heals = outcome in _HEALTHY
+    cools = not heals and outcome is not Outcome.HINDERED
+    return Verdict(step, cools, heals, heals and place is Place.AFTER_FAILURES, maybe_applied and writes)
 
 
 _TABLE = {
@@ -116,7 +121,7 @@ def outcome_of(error: EtcdError, request: Request) -> Outcome:
     """Which outcome an error is."""
     match error:
         case ConnectError():
-            return Outcome.UNSENT
+            return Outcome.HINDERED if error.ours else Outcome.UNSENT
         case HeaderTimeoutError() | ConnectionLostError():
             unsent = request.writes and not error.maybe_applied
             return Outcome.UNSENT if unsent else Outcome.UNANSWERED
@@ -133,7 +138,12 @@ def outcome_of(error: EtcdError, request: Request) -> Outcome:
 
 def failure_of(error: EtcdError, request: Request, judged: Verdict) -> EndpointError:
     """An error as the failure of one endpoint, where others may know better."""
-    assert isinstance(error, (EndpointError, InvalidResponseError))
+    assert isinstance(error, (EndpointError, InvalidResponseError, ClusterMismatchError))
+    if isinstance(error, ClusterMismatchError):
+        error.maybe_applied = judged.maybe_applied
+        failure = EndpointError(error.endpoint, error.reason, maybe_applied=judged.maybe_applied)
+        failure.__cause__ = error
+        return failure
     if isinstance(error, EndpointError):
         error.maybe_applied = judged.maybe_applied
         return error
@@ -149,9 +159,13 @@ def sum_up(request: Request, failures: Iterable[EndpointError], told: EtcdError 
     Args:
         request: What was asked.
         failures: One for each try, in their order.
-        told: What the API's own knowledge says, which is more to the point unless the write may have been applied.
+        told: What the API's own knowledge says, which is more to the point unless the write may have been applied
+            elsewhere.
     """
     whole = ClusterError(str(request), failures)
+    elsewhere = [failure for failure in whole.errors if failure.maybe_applied and failure.__cause__ is not told]
+    if isinstance(told, ClusterMismatchError) and not elsewhere:
+        return told
     if told is not None and not whole.maybe_applied:
         return told
     causes = [failure.__cause__ for failure in whole.errors]

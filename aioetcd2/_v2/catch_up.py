@@ -6,19 +6,14 @@ import asyncio
 
 from .._net.failover import Failover
 from .._watching.opening import settle
+from .._watching.steps import Fetch
 from ..errors import ConnectionLostError, InvalidResponseError
 from ..models import Response
 from . import requests
-from .stream import EventStream, index_of, poll
-
-SERVER_BUFFER = 100
-"""How many events the server keeps for a slow stream; when they are more it drops the stream without a word."""
+from .stream import index_of, poll
 
 BLOCKED = 0.25
 """Seconds in which a long poll is answered from history, if it is; more where opening the stream took long."""
-
-CROWD = 3
-"""Where at least one event in so many is ours, history is fetched index by index."""
 
 MOST_POLLS = 64
 """How many long polls fetch the server's history side by side: each brings one event."""
@@ -33,39 +28,24 @@ class CatchUp:
         failover: Carries the requests.
         path: The encoded path that is watched.
         recursive: Whether all below it is watched, too.
-
-    Attributes:
-        needed: Whether the stream is, or is to be, opened from now on, and what was before it is to be fetched.
     """
 
-    __slots__ = ("_batch", "_failover", "_path", "_polls", "_recursive", "needed")
+    __slots__ = ("_batch", "_failover", "_path", "_polls", "_recursive")
 
     def __init__(self, failover: Failover, path: str, recursive: bool) -> None:
         self._failover = failover
         self._path = path
         self._recursive = recursive
-        self._batch = 1
+        self._batch = 0
         self._polls: list[tuple[int, asyncio.Task[Response | None]]] = []
-        self.needed = False
 
-    def expect(self, crowd: bool) -> None:
-        """Decide how to go on: with a stream from now on at once where most of many events are ours."""
-        self.needed = crowd
-        self._batch = MOST_POLLS if crowd else 1
-
-    def judge(self, over: EventStream) -> None:
-        """Decide how to go on by what a wait has brought that is over."""
-        if over.last > over.index:
-            crowd = over.events >= max(SERVER_BUFFER, (over.last - over.index) // CROWD)
-            self.expect(crowd and not over.ends)
-
-    def slow_down(self) -> None:
-        """After a failure: fewer polls at a time are more likely to get through between two of them."""
-        if self._polls:
-            self._batch = max(self._batch // 4, 1)
-
-    async def fetch(self, cursor: int, live: EventStream) -> Response | None:
+    async def fetch(self, todo: Fetch, took: float, endpoint: str) -> Response | None:
         """The next event after the cursor; `None` where there is none in the history.
+
+        Args:
+            todo: After which index, and before which.
+            took: How many seconds it took to open the stream.
+            endpoint: Where that is, for an error.
 
         Raises:
             EventIndexClearedError: The server no longer holds it.
@@ -74,28 +54,31 @@ class CatchUp:
             ClusterError: No endpoint answered.
         """
         if not self._polls:
-            for since in range(cursor, min(cursor + self._batch, live.index)):
+            self._batch = self._batch or (MOST_POLLS if todo.crowd else 1)
+            for since in range(todo.after, min(todo.after + self._batch, todo.until)):
                 request = requests.wait(self._path, self._recursive, since, stream=False)
                 self._polls.append((since, asyncio.ensure_future(poll(self._failover, request))))
         since, task = self._polls[0]
-        try:
-            await asyncio.wait((task,), timeout=max(BLOCKED, 4 * live.took))
-        except BaseException:
-            await self.stop()
-            raise
+        await asyncio.wait((task,), timeout=max(BLOCKED, 4 * took))
         if not task.done():
-            self.expect(crowd=False)
+            self._batch = 0
             return None
         self._polls.pop(0)
         if task.cancelled():
-            raise ConnectionLostError(live.endpoint, "it was left, for it does not answer")
-        event = task.result()
+            raise ConnectionLostError(endpoint, "it was left, for it does not answer")
+        try:
+            event = task.result()
+        except Exception:
+            self._batch = max(self._batch // 4, 1)  # fewer are more likely to get through between two failures
+            raise
         if event is None:
-            raise ConnectionLostError(live.endpoint, "a poll ended without an event")
+            raise ConnectionLostError(endpoint, "a poll ended without an event")
         index = index_of(event)
         if index <= since:
-            raise InvalidResponseError(live.endpoint, f"event {index} is not one after {since}", status=200)
-        if not self._polls:
+            raise InvalidResponseError(endpoint, f"event {index} is not one after {since}", status=200)
+        if index >= todo.until:
+            self._batch = 0  # all is fetched; another time begins as it is told then
+        elif not self._polls:
             self._batch = min(self._batch * 4, MOST_POLLS) if index == since + 1 else max(self._batch // 2, 1)
         return event
 

@@ -6,10 +6,10 @@ import asyncio
 from functools import partial
 
 from .._watching.looks import Looks
+from .._watching.speaker import EventStream
 from ..models import Node
 from .census import take_census
 from .position import Position
-from .stream import EventStream
 
 REST = 5.0
 REST_CAP = 60.0

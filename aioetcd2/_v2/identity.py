@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from .._net.failover import Ask
 from .._net.reporter import Reporter
 from .._net.request import Request, build
-from ..errors import APIError, ClientClosedError, ClusterMismatchError, EtcdError, V2DisabledError
+from ..errors import (
+    APIError,
+    ClientClosedError,
+    ClusterMismatchError,
+    ConnectionLostError,
+    EtcdError,
+    KeyNotFoundError,
+    NotDirError,
+    V2DisabledError,
+)
 from ..models import HTTPResult, Response
 from . import requests, responses
 
+ASKED_AGAIN_AFTER = 1.0
+"""Seconds between two questions to an endpoint that answered for another cluster, whether it still does."""
+
+_LEADER = build("GET", "/v2/members/leader")
+_NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
+
 Call = Callable[[Request], Awaitable[Response]]
+
+
+class _Marks(NamedTuple):
+    """How far the cluster has come, as it was known at a moment."""
+
+    epoch: int
+    life: int
+    high_water_mark: int
+    raft_index: int
+    raft_term: int
 
 
 class Identity:
@@ -24,34 +52,106 @@ class Identity:
         cluster: The cluster's ID; empty before the first answer that names one.
         high_water_mark: The highest index that was seen of it.
         epoch: How often the cluster was forgotten.
+        life: How often its store has begun anew, as far as an answer with quorum has shown.
+        on_end_of_life: Called when it has.
     """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
         self._strangers: dict[str, str] = {}
+        self._asked_again: dict[str, float] = {}
+        self._asking: dict[str, asyncio.Lock] = {}
+        self._raft_index = 0
+        self._raft_term = 0
         self.cluster = ""
         self.high_water_mark = 0
         self.epoch = 0
+        self.life = 0
+        self.on_end_of_life: Callable[[], None] | None = None
 
     def forget(self) -> None:
         """Know nothing of a cluster: the next to answer is the one."""
         self.cluster = ""
         self._strangers.clear()
+        self._asked_again.clear()
         self.epoch += 1
-        self.high_water_mark = 0
+        self.high_water_mark = self._raft_index = self._raft_term = 0
 
-    def reached(self, index: int) -> None:
-        """Take note of an index that the cluster has reached."""
+    def reached(self, index: int, raft_index: int = 0, raft_term: int = 0) -> None:
+        """Take note of how far the cluster has come."""
         if index > self.high_water_mark:
             self.high_water_mark = index
+        if raft_index > self._raft_index:
+            self._raft_index = raft_index
+        if raft_term > self._raft_term:
+            self._raft_term = raft_term
+
+    def doubts(self, index: int, raft_index: int, raft_term: int) -> bool:
+        """Whether an answer is from a member that lags, or from another life of the store: the quorum knows."""
+        marks = (index, self.high_water_mark), (raft_index, self._raft_index), (raft_term, self._raft_term)
+        return any(0 < now < seen for now, seen in marks)
+
+    async def ask(self, call: Call, request: Request) -> int:
+        """The index that the cluster has come to, by a read with quorum; judges whether its life has ended.
+
+        Raises:
+            EtcdError: As `call` does, but for an absence.
+        """
+        marks = self._marks()
+        try:
+            response = await call(request)
+        except (KeyNotFoundError, NotDirError) as absent:
+            self._judge(marks, absent.index, 0, 0)
+            return absent.index
+        self._judge(marks, response.index, response.raft_index, response.raft_term)
+        return response.index
+
+    def _marks(self) -> _Marks:
+        return _Marks(self.epoch, self.life, self.high_water_mark, self._raft_index, self._raft_term)
+
+    def _judge(self, seen: _Marks, index: int, raft_index: int, raft_term: int) -> None:
+        """What an answer with quorum says: below what was seen before it was asked for, the store has begun anew."""
+        ended = 0 < index < seen.high_water_mark or 0 < raft_index < seen.raft_index or 0 < raft_term < seen.raft_term
+        if not ended or (self.epoch, self.life) != (seen.epoch, seen.life):  # another answer has said so meanwhile
+            self.reached(index, raft_index, raft_term)
+            return
+        self.high_water_mark, self._raft_index, self._raft_term = index, raft_index, raft_term
+        self.life += 1
+        self._reporter.cluster_life_ended(self.cluster, index, seen.high_water_mark)
+        if self.on_end_of_life is not None:
+            self.on_end_of_life()
 
     # --- what the loop over endpoints asks ---------------------------------------------------------------------------
 
-    def passes_over(self, endpoint: str, request: Request) -> EtcdError | None:
-        """Why an endpoint is not asked at all: no write goes to one that has answered for another cluster."""
-        if self._strangers and request.writes and (stranger := self._strangers.get(endpoint)) is not None:
-            return ClusterMismatchError(endpoint, self.cluster, stranger, str(request))
-        return None
+    def suspects(self, endpoint: str, request: Request) -> bool:
+        """Whether an endpoint has to be asked who it is: no write goes to one that answered for another cluster."""
+        return bool(self._strangers) and request.writes and endpoint in self._strangers
+
+    async def passes_over(self, endpoint: str, request: Request, ask: Ask) -> EtcdError | None:
+        """Why an endpoint does not get a write: it is asked again by a cheap read, at most once a second."""
+        async with self._asking.setdefault(endpoint, asyncio.Lock()):  # writes that come at once hear of one answer
+            asked_at = self._asked_again.get(endpoint)
+            if endpoint in self._strangers and (asked_at is None or time.monotonic() >= asked_at + ASKED_AGAIN_AFTER):
+                await self._ask_again(endpoint, request, ask)
+                self._asked_again[endpoint] = time.monotonic()
+        stranger = self._strangers.get(endpoint)
+        return None if stranger is None else ClusterMismatchError(endpoint, self.cluster, stranger, str(request))
+
+    async def _ask_again(self, endpoint: str, request: Request, ask: Ask) -> None:
+        """Ask an endpoint who it is: for its leader, and for a key where servers that emulate v2 break that off."""
+        epoch = self.epoch
+        for question in (_LEADER, _NOTHING):
+            try:
+                head = await ask(question)
+                self.admit(endpoint, request, head, epoch)
+            except ClientClosedError:
+                raise
+            except ConnectionLostError:
+                continue
+            except EtcdError:
+                return  # it is a stranger still, or does not answer
+            if responses.CLUSTER_ID in head.headers:
+                return
 
     def admit(self, endpoint: str, request: Request, head: HTTPResult, epoch: int) -> None:
         """Take note of whom an answer is from.
@@ -97,8 +197,7 @@ class Identity:
             response = await call(request)
             index = response.index
             if index >= mark:
-                if index > self.high_water_mark:
-                    self.high_water_mark = index
+                self.reached(index, response.raft_index, response.raft_term)
                 return response
         except APIError as refusal:
             error, index = refusal, refusal.index
@@ -111,16 +210,11 @@ class Identity:
 
     async def _read_again(self, call: Call, request: Request, index: int, mark: int) -> Response:
         self._reporter.answer_was_older(request, index, mark)
+        marks = self._marks()._replace(high_water_mark=mark)
         try:
             response = await call(request)
         except APIError as refusal:
-            self._settle(refusal.index, mark)
+            self._judge(marks, refusal.index, 0, 0)
             raise
-        self._settle(response.index, mark)
+        self._judge(marks, response.index, response.raft_index, response.raft_term)
         return response
-
-    def _settle(self, index: int, mark: int) -> None:
-        if 0 < index < mark:  # even with quorum: the cluster was made anew from older data
-            self.high_water_mark = index
-        else:
-            self.reached(index)

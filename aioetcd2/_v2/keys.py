@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
+from .._watching.driver import Driver
 from .._watching.surroundings import Surroundings
-from ..errors import APIError, KeyNotFoundError, NotDirError
+from ..errors import APIError, ClusterError, InvalidResponseError, KeyNotFoundError, NotDirError
 from ..models import Health, Node, Response
 from . import requests, responses
 from .identity import Identity
 from .position import Position
-from .watch_engine import WatchEngine
+from .watch_machine import WatchMachine
+from .watching import WatchSpeaker
 
 HEALTH = build("GET", "/health")
+NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
+LEADER = build("GET", "/v2/members/leader")
 
 
 def surroundings_of(
@@ -26,21 +31,41 @@ def surroundings_of(
     probe_interval: float,
     header_timeout: float | None,
 ) -> Surroundings:
-    """What the watches of a client share, spoken to in v2: probes and looks are its own requests."""
+    """What the watches of a client share, spoken to in v2: probes, looks and questions are its own requests."""
 
-    def probe(endpoint: str) -> Awaitable[Health]:
-        return failover.at(endpoint, HEALTH, responses.health)
+    async def probe(endpoint: str, address: str | None, thorough: bool) -> Health:
+        """Ask the member for its leader, which costs the cluster nothing; for its health where that is in doubt."""
+        if not thorough:
+            try:
+                health = await failover.at(endpoint, LEADER, responses.leader, address=address)
+            except (ClusterError, InvalidResponseError):  # servers that emulate v2 break off the connection
+                health = None
+            if health is not None:
+                return health
+        return await failover.at(endpoint, HEALTH, responses.health, address=address)
 
-    async def look(path: str, recursive: bool) -> tuple[int, Node | None]:
+    async def answers(endpoint: str) -> None:
+        """A read with credentials, which takes as long as the registration of a wait; whatever it says."""
+        await failover.at(endpoint, NOTHING, responses.raw)
+
+    def call(request: Request) -> Awaitable[Response]:
+        return failover.call(request, responses.keys)
+
+    async def read(path: str, recursive: bool, quorum: bool) -> tuple[int, Node | None]:
         try:
-            response = await identity.read(
-                lambda request: failover.call(request, responses.keys), requests.read(path, recursive)
-            )
+            response = await identity.read(call, requests.read(path, recursive, quorum=quorum))
         except (KeyNotFoundError, NotDirError) as absent:
             return absent.index, None
         return response.index, response.node
 
-    return Surroundings(failover, probe, look, reporter, probe_interval=probe_interval, header_timeout=header_timeout)
+    def ask(path: str) -> Coroutine[Any, Any, int]:
+        return identity.ask(call, requests.read(path, quorum=True))
+
+    shared = Surroundings(
+        failover, probe, answers, read, ask, reporter, probe_interval=probe_interval, header_timeout=header_timeout
+    )
+    identity.on_end_of_life = shared.begin_anew
+    return shared
 
 
 class KeysEngine:
@@ -96,12 +121,15 @@ class KeysEngine:
         """Delete a key, on a condition perhaps."""
         return self._write(requests.delete(self._path(key), recursive, dir, prev_value, prev_index))
 
-    def watch(self, key: str, recursive: bool, after_index: int | None, resync: bool) -> WatchEngine:
+    def watch(self, key: str, recursive: bool, after_index: int | None, resync: bool) -> tuple[Driver, WatchMachine]:
         """Watch a key; nothing is sent yet."""
         path = self._path(key)
         requests.wait(path, True, 2**63, stream=True)  # the longest that may be sent later
         position = Position(f"{self._root}/{key}", recursive, after_index)
-        return WatchEngine(self._surroundings, self._identity, path, recursive, position, resync)
+        shared = self._surroundings
+        machine = WatchMachine(position, resync)
+        speaker = WatchSpeaker(self._failover, self._identity, shared.looks, path, recursive, position)
+        return Driver(shared, machine, speaker), machine
 
     def _path(self, key: str) -> str:
         return self._prefix + quote_path(key, "key")
@@ -115,5 +143,5 @@ class KeysEngine:
         except APIError as refusal:
             self._identity.reached(refusal.index)
             raise
-        self._identity.reached(response.index)
+        self._identity.reached(response.index, response.raft_index, response.raft_term)
         return response

@@ -5,16 +5,14 @@ from __future__ import annotations
 from ..errors import ErrorCode, EventIndexClearedError
 
 
-class MovedError(EventIndexClearedError):
-    """The client has moved to another cluster, whose indexes have nothing to do with those of the first."""
-
-    def __init__(self, cluster: str) -> None:
-        super().__init__(
-            ErrorCode.EVENT_INDEX_CLEARED, "The event in requested index is outdated and cleared", f"cluster {cluster}"
-        )
+def outdated(cause: str) -> EventIndexClearedError:
+    """What etcd says where its history does not go back far enough; also where it goes back to another past."""
+    return EventIndexClearedError(
+        ErrorCode.EVENT_INDEX_CLEARED, "The event in requested index is outdated and cleared", cause
+    )
 
 
-def lost(cleared: EventIndexClearedError, key: str, index: int) -> EventIndexClearedError:
+def lost_events(cleared: EventIndexClearedError, key: str, index: int) -> EventIndexClearedError:
     """The error for the user of a watch: what the server said, and where to go on."""
     return EventIndexClearedError(
         cleared.code,

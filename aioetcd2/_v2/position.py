@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .._net.request import MANY_SLASHES
+from ..errors import EtcdError, EventIndexClearedError
 from ..models import Node, Response
 from .census import DELETIONS, Census, after, is_missing_some, take_census, walk
 from .stream import index_of
@@ -20,7 +21,7 @@ class Position:
         key: The key as the server names it, without a slash at its end.
         cursor: The index up to which everything has been heard; `None` before the first registration.
         census: How many keys there are; `None` = not known.
-        pending: The events that were heard, and not given away yet.
+        pending: The events that were heard, and not given away yet, and errors among them.
     """
 
     __slots__ = ("_below", "_delivered", "_recursive", "census", "cursor", "key", "pending")
@@ -32,12 +33,26 @@ class Position:
         self._delivered: int | None = None
         self.cursor = after_index
         self.census: Census | None = None
-        self.pending: list[Response] = []  # a thousand watchers feel the size of a deque
+        self.pending: list[Response | EtcdError] = []  # a thousand watchers feel the size of a deque
 
     @property
     def index(self) -> int | None:
         """The index up to which every event was given away."""
         return self._delivered if self.pending else self.cursor
+
+    @property
+    def has_event(self) -> bool:
+        """Whether an event is there to be given away, or an error."""
+        return bool(self.pending)
+
+    def raise_error(self) -> None:
+        """Raise what is to be given away next, if it is an error.
+
+        Raises:
+            EtcdError: It is.
+        """
+        if self.pending and isinstance(self.pending[0], EtcdError):
+            self.pop()
 
     @property
     def reached(self) -> int:
@@ -77,10 +92,24 @@ class Position:
         self.skip(index, node)
 
     def pop(self) -> Response:
-        """Give away the oldest event."""
+        """Give away the oldest event.
+
+        Raises:
+            EtcdError: It is an error.
+        """
         event = self.pending.pop(0)
+        if isinstance(event, EtcdError):
+            if isinstance(event, EventIndexClearedError):
+                self._delivered = event.index
+            raise event
         self._delivered = event.index if event.action == "resync" else index_of(event)
         return event
+
+    def tell(self, error: EtcdError) -> None:
+        """Have an error among the events."""
+        if not self.pending:
+            self._delivered = self.cursor
+        self.pending.append(error)
 
     def give_up(self) -> None:
         """Go back to what was given away."""

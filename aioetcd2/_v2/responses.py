@@ -39,6 +39,7 @@ from ..errors import (
     WatcherClearedError,
 )
 from ..models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
+from . import deep
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -131,7 +132,10 @@ def keys(result: HTTPResult, request: object) -> Response:
         raise failure(result, request)
     find = result.headers.get
     try:
-        body = _decode_keys(result.body)
+        try:
+            body = _decode_keys(result.body)
+        except RecursionError:
+            body = _deep_keys(result.body)
         return Response(
             body.action,
             body.node if body.action != "expire" else _expired(body),
@@ -143,6 +147,16 @@ def keys(result: HTTPResult, request: object) -> Response:
         )
     except _MALFORMED as error:
         raise invalid(result, error) from error
+
+
+def _deep_keys(body: bytes) -> _KeysBody:
+    """A keys answer that is nested too deeply for the usual way."""
+    whole = deep.decode(body)
+    found = _KeysBody("", whole.pop("node", None), whole.pop("prevNode", None))
+    if not all(part is None or isinstance(part, Node) for part in (found.node, found.prev_node)):
+        raise msgspec.ValidationError("Expected `object` for a node")
+    found.action = msgspec.convert(whole, _KeysBody).action
+    return found
 
 
 def opened(stream: OpenStream, request: object) -> OpenStream:
@@ -202,6 +216,13 @@ def health(result: HTTPResult, request: object) -> Health:
         raise failure(result, request)
     body = decode(_decode_health, result)
     return Health(str(body.health).lower() == "true", body.reason)
+
+
+def leader(result: HTTPResult, request: object) -> Health | None:
+    """What the answer to a question for the leader says of the member's health; `None` = it is in doubt."""
+    if result.status == 200:
+        return Health(True)
+    return Health(False, "no leader") if result.status == 503 else None
 
 
 def decode(decoder: Any, result: HTTPResult) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 
 from .._net.exchange import OpenStream
 from .._net.failover import Failover
@@ -11,8 +11,8 @@ from ..errors import InvalidResponseError
 from ..models import Response
 from . import responses
 
-MAX_EVENT = 64 << 20
-"""The most that is read of one event; a value has at most 10 MB of text, and so has the previous one."""
+MAX_EVENT = 160 << 20
+"""The most that is read of one event. Two values of 9.9 MB, each byte escaped as six, are 130 MB: the most there is."""
 
 
 class EventStream:
@@ -20,49 +20,35 @@ class EventStream:
 
     Attributes:
         endpoint: Where it is registered.
-        since: The index after which events were asked for; `None` = after the registration.
-        ends: Whether it is a long poll, which ends with its first event.
-        index: The cluster's index at the registration. An event at or below it came from the server's history.
-        cluster: The ID of the cluster.
+        address: The address that its connection has; `None` = not known.
+        marks: What its header says: index, raft's index and term, cluster.
         closed: Whether it was ended from here.
-        took: How many seconds it took to register.
-        useful: Whether it has brought an event that was not known.
-        events: How many events have come.
-        last: The index of the last one; 0 before the first.
-        silence: How many seconds were waited for the next one so far.
+        registered_at: When it was registered, by the monotonic clock.
+        heard_at: When something was heard of it for the last time.
+        silence: How many seconds were waited for the next event so far.
     """
 
-    __slots__ = (
-        "_marks",
-        "_rest",
-        "_stream",
-        "closed",
-        "cluster",
-        "endpoint",
-        "ends",
-        "events",
-        "index",
-        "last",
-        "silence",
-        "since",
-        "took",
-        "useful",
-    )
+    __slots__ = ("_rest", "_stream", "address", "closed", "endpoint", "heard_at", "marks", "registered_at", "silence")
 
-    def __init__(self, stream: OpenStream, since: int | None, asked_at: float = 0.0, *, ends: bool = False) -> None:
+    def __init__(self, stream: OpenStream) -> None:
         self._stream = stream
-        self._marks = responses.marks(stream.head)
         self._rest = bytearray()
         self.endpoint = stream.head.endpoint
-        self.since = since
-        self.ends = ends
-        self.index, _, _, self.cluster = self._marks
+        self.address = stream.address
+        self.marks = responses.marks(stream.head)
         self.closed = False
-        self.took = asyncio.get_running_loop().time() - asked_at
-        self.useful = False
-        self.events = 0
-        self.last = 0
+        self.registered_at = self.heard_at = time.monotonic()
         self.silence = 0.0
+
+    @property
+    def index(self) -> int:
+        """The cluster's index at the registration. An event at or below it came from the server's history."""
+        return self.marks[0]
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was registered."""
+        return time.monotonic() - self.registered_at
 
     @property
     def halfway(self) -> bool:
@@ -77,6 +63,7 @@ class EventStream:
             InvalidResponseError: What came is no event.
         """
         piece = await self._stream.read()
+        self.heard_at = time.monotonic()
         if not piece and not self._rest:
             return None
         lines, newline, rest = piece.rpartition(b"\n")
@@ -88,11 +75,7 @@ class EventStream:
             self._rest += rest
             if len(self._rest) > MAX_EVENT:
                 raise InvalidResponseError(self.endpoint, f"an event is longer than {MAX_EVENT} bytes", status=200)
-        events = responses.events(lines, self._marks, self._stream.head)
-        if events:
-            self.events += len(events)
-            self.last = index_of(events[-1])
-        return events
+        return responses.events(lines, self.marks, self._stream.head)
 
     def close(self) -> None:
         """Stop waiting, and free the connection. Idempotent."""
@@ -113,7 +96,7 @@ async def poll(failover: Failover, request: Request) -> Response | None:
         EndpointError: The connection broke.
         ClusterError: No endpoint answered.
     """
-    stream = EventStream(await failover.open(lambda endpoint: request, responses.opened), None)
+    stream = EventStream(await failover.open(lambda endpoint: request, responses.opened))
     event: Response | None = None
     try:
         while (events := await stream.read()) is not None:

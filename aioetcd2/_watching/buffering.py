@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from async_timeout import timeout
+
 from .._net.reporter import Reporter
+from ..errors import (
+    ClientClosedError,
+    ClusterError,
+    ConnectionLostError,
+    EtcdError,
+    HeaderTimeoutError,
+    NoLeaderError,
+    ServerError,
+)
+
+Answers = Callable[[str], Awaitable[None]]
+"""Reads at one endpoint, and no other, what takes as long as the registration of a stream."""
+
+HELD_BACK = 1.0
+"""Seconds after which a stream that ends without a header may have been held back, and did not just fail."""
+
+_ENDED = (HeaderTimeoutError, ConnectionLostError, ServerError, NoLeaderError)
+"""How a wait ends that a proxy holds back: by our patience, or by the proxy's."""
 
 BASE = 60.0
 CAP = 3600.0
@@ -19,15 +40,13 @@ class Buffering:
     """Which endpoints buffer, going by what they did not long ago.
 
     Args:
-        problem: Probes an endpoint within some seconds; says what is wrong with it, `None` where nothing is.
+        answers: Reads at an endpoint what takes as long as the registration of a stream.
         probe_timeout: Seconds until a probe has failed.
         reporter: Told when an endpoint is found to buffer.
     """
 
-    def __init__(
-        self, problem: Callable[[str, float], Awaitable[str | None]], probe_timeout: float, reporter: Reporter
-    ) -> None:
-        self._problem = problem
+    def __init__(self, answers: Answers, probe_timeout: float, reporter: Reporter) -> None:
+        self._answers = answers
         self._answers_within = min(probe_timeout, ANSWERS_WITHIN)
         self._reporter = reporter
         self._found: dict[str, tuple[int, float]] = {}
@@ -46,9 +65,26 @@ class Buffering:
 
     async def judge(self, endpoint: str) -> bool:
         """Whether an endpoint that fell silent in a wait answers otherwise: a buffering proxy, most likely."""
-        if await self._problem(endpoint, self._answers_within) is not None:
+        try:
+            async with timeout(self._answers_within):
+                await self._answers(endpoint)
+        except ClientClosedError:
+            raise
+        except (EtcdError, asyncio.TimeoutError):
             return False
         self._reporter.endpoint_buffers(endpoint)
         times, _ = self._found.get(endpoint, (0, 0.0))
         self._found[endpoint] = (times + 1, time.monotonic() + min(BASE * 2.0**times, CAP))
         return True
+
+    async def explains(self, error: EtcdError, took: float) -> bool:
+        """Whether the header of a stream did not come because an endpoint buffers, which is known then.
+
+        Args:
+            error: Why there is no stream.
+            took: Seconds until that was known.
+        """
+        failures = error.errors if isinstance(error, ClusterError) else ()
+        kinds = _ENDED if took >= HELD_BACK else (HeaderTimeoutError,)
+        silent = [each.endpoint for each in failures if isinstance(each, kinds)]
+        return any([await self.judge(endpoint) for endpoint in silent if not self.at(endpoint)])

@@ -1,8 +1,10 @@
-"""Whether the endpoints at which watches wait are alive: probes, and who leaves when one is not."""
+"""Whether the endpoints at which watches wait are alive: probes, who leaves when one is not, and who registers anew."""
 
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 import weakref
 from collections.abc import Awaitable, Callable, Container
 from typing import Protocol
@@ -11,11 +13,20 @@ from async_timeout import timeout
 
 from .._net.failover import Failover
 from .._net.reporter import Reporter
-from ..errors import ClientClosedError, ClusterError, EtcdError
+from ..errors import ClientClosedError, ClusterError, ConnectError, EtcdError
 from ..models import Health
 
-Probe = Callable[[str], Awaitable[Health]]
-"""Asks one endpoint, and no other, whether it is healthy."""
+Probe = Callable[[str, "str | None", bool], Awaitable[Health]]
+"""Asks one endpoint, at one address of its name perhaps, whether it is healthy; thoroughly perhaps."""
+
+Where = tuple[str, "str | None"]
+"""An endpoint, and the address that a connection to it has, where its name may have others."""
+
+THOROUGH_EVERY = 30.0
+"""Seconds between two thorough probes, each of which costs the cluster an entry in its log."""
+
+REST = (200.0, 270.0)
+"""Seconds of silence after which a stream is registered anew, drawn each time: balancers forget idle connections."""
 
 
 class Watching(Protocol):
@@ -23,6 +34,9 @@ class Watching(Protocol):
 
     def evict(self) -> None:
         """Leave the endpoint; it does not answer."""
+
+    def renew_if_quiet_since(self, moment: float) -> None:
+        """Register anew where nothing was heard since then."""
 
     def abort(self) -> None:
         """Stop watching."""
@@ -34,8 +48,8 @@ class Watching(Protocol):
 class Liveness:
     """Keeps the watchers of a client at endpoints that are alive.
 
-    While an endpoint has watchers it is probed, once per interval however many they are. One that does not answer, or
-    that has no leader, loses its watchers to the others.
+    While an endpoint has watchers it is probed, once per address and interval however many they are. One that does not
+    answer loses its watchers, and so does one that says it is unhealthy while another one is healthy.
 
     Args:
         failover: Carries the requests.
@@ -54,8 +68,9 @@ class Liveness:
         self._probe_timeout = probe_timeout
         self._reporter = reporter
         self._watchers: weakref.WeakSet[Watching] = weakref.WeakSet()
-        self._at: dict[str, weakref.WeakSet[Watching]] = {}
-        self._probing: dict[str, asyncio.Task[None]] = {}
+        self._at: dict[Where, weakref.WeakSet[Watching]] = {}
+        self._probing: dict[Where, asyncio.Task[None]] = {}
+        self._answered: dict[Where, float] = {}
 
     def add(self, watcher: Watching) -> None:
         """Count a watcher in."""
@@ -65,29 +80,41 @@ class Liveness:
         """Count a watcher out."""
         self._watchers.discard(watcher)
 
-    def attach(self, watcher: Watching, endpoint: str) -> None:
+    def attach(self, watcher: Watching, endpoint: str, address: str | None) -> None:
         """A watcher waits at an endpoint from now on."""
-        here = self._at.get(endpoint)
+        where = endpoint, address
+        here = self._at.get(where)
         if here is None:
-            here = self._at[endpoint] = weakref.WeakSet()
-            self._probing[endpoint] = asyncio.ensure_future(self._keep_probing(endpoint, here))
+            here = self._at[where] = weakref.WeakSet()
+            self._probing[where] = asyncio.ensure_future(self._keep_probing(where, here))
         here.add(watcher)
 
-    def detach(self, watcher: Watching, endpoint: str) -> None:
+    def detach(self, watcher: Watching, endpoint: str, address: str | None) -> None:
         """A watcher no longer waits at an endpoint; the last to leave ends the probing."""
-        here = self._at.get(endpoint)
+        where = endpoint, address
+        here = self._at.get(where)
         if here is not None:
             here.discard(watcher)
             if not here:
-                del self._at[endpoint]
-                self._probing.pop(endpoint).cancel()
+                del self._at[where]
+                self._answered.pop(where, None)
+                self._probing.pop(where).cancel()
+
+    def answered_at(self, endpoint: str, address: str | None) -> float | None:
+        """When an endpoint answered a probe for the last time."""
+        return self._answered.get((endpoint, address))
 
     def leave(self, endpoints: Container[str]) -> None:
         """Leave what is not among these endpoints."""
-        for endpoint, watchers in list(self._at.items()):
+        for (endpoint, _), watchers in list(self._at.items()):
             if endpoint not in endpoints:
                 for watcher in list(watchers):
                     watcher.evict()
+
+    def leave_all(self) -> None:
+        """Leave every endpoint: what the streams there rest on is no more."""
+        for watcher in list(self._watchers):
+            watcher.evict()
 
     async def close(self) -> None:
         """Close every watcher, and end all probing; all of it begins to end at once."""
@@ -105,31 +132,67 @@ class Liveness:
             await asyncio.wait(probing)
 
     async def problem(self, endpoint: str, within: float) -> str | None:
-        """Why watchers should not stay at an endpoint; `None` = they should."""
+        """Why an endpoint does not answer as it should within some seconds; `None` = it does."""
+        silence, health = await self._ask((endpoint, None), within, thorough=False)
+        return silence or (None if health is None or health.healthy else _illness(health))
+
+    async def _ask(self, where: Where, within: float, *, thorough: bool) -> tuple[str | None, Health | None]:
+        """Why there is no answer, and the answer."""
         try:
             async with timeout(within):
-                health = await self._probe(endpoint)
+                return None, await self._probe(*where, thorough)
         except asyncio.TimeoutError:
-            return f"no answer to a probe within {within} s"
+            return f"no answer to a probe within {within} s", None
         except ClusterError as error:
-            return str(error.errors[0])
+            ours = isinstance(error.errors[0], ConnectError) and error.errors[0].ours
+            return (None if ours else str(error.errors[0])), None
         except ClientClosedError as error:
-            return str(error)
+            return str(error), None
         except EtcdError:
-            return None  # it answers, and that is what was asked
-        if health.healthy or not self._failover.has_choice:
-            return None
-        return f"it is not healthy: {health.reason or 'no leader'}"
+            return None, None  # it answers, and that is what was asked
 
-    async def _keep_probing(self, endpoint: str, here: weakref.WeakSet[Watching]) -> None:
+    async def _keep_probing(self, where: Where, here: weakref.WeakSet[Watching]) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time()
+        thorough_at = due + THOROUGH_EVERY
+        rest = random.uniform(*REST)
         while not self._failover.closed:
             due = max(due + self._probe_interval, loop.time())
             await asyncio.sleep(due - loop.time())
-            problem = await self.problem(endpoint, self._probe_timeout)
-            if problem is not None and here:
-                self._reporter.watches_leave(len(here), endpoint, problem)
-                self._failover.suspect(endpoint)
+            thorough = loop.time() >= thorough_at
+            if thorough:
+                thorough_at = loop.time() + THOROUGH_EVERY
+            problem = await self._why_leave(where, thorough=thorough)
+            if problem is None:
+                self._answered[where] = now = time.monotonic()
+                for watcher in list(here):
+                    watcher.renew_if_quiet_since(now - rest)
+                rest = random.uniform(*REST)
+            elif here:
+                self._reporter.watches_leave(len(here), where[0], problem)
+                self._failover.suspect(*where)
                 for watcher in list(here):
                     watcher.evict()
+
+    async def _why_leave(self, where: Where, *, thorough: bool) -> str | None:
+        """Why watchers should not stay; `None` = they should: a member that is ill is left for a healthy one only."""
+        silence, health = await self._ask(where, self._probe_timeout, thorough=thorough)
+        if silence is not None or health is None or health.healthy:
+            return silence
+        others = [(endpoint, None) for endpoint in self._failover.endpoints if endpoint != where[0]]
+        asked = [asyncio.ensure_future(self._ask(other, self._probe_timeout, thorough=False)) for other in others]
+        try:
+            for task in asyncio.as_completed(asked):
+                _, other = await task
+                if other is not None and other.healthy:
+                    return _illness(health)
+        finally:
+            for each in asked:
+                each.cancel()
+            if asked:
+                await asyncio.wait(asked)
+        return None
+
+
+def _illness(health: Health) -> str:
+    return f"it is not healthy: {health.reason or 'no leader'}"

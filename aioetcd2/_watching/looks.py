@@ -1,36 +1,100 @@
-"""Looks at what is watched: how it is now, and the index at which it was so."""
+"""Looks at what is watched: how it is now, and the index at which it was so. One look serves all watches of a path."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
-from ..errors import EtcdError
+from ..errors import APIError, EtcdError
 from ..models import Node
+from .opening import consume_exception, settle
 
-Look = Callable[[str, bool], Awaitable[tuple[int, Node | None]]]
-"""Reads a path, with all below it perhaps: its index, and what is there."""
+T = TypeVar("T")
+
+Seen = tuple[int, Node | None]
+Read = Callable[[str, bool, bool], Coroutine[Any, Any, Seen]]
+"""Reads a path, with all below it perhaps, with quorum perhaps: its index, and what is there."""
+
+Ask = Callable[[str], Coroutine[Any, Any, int]]
+"""Reads a path with quorum: the index that the cluster has come to."""
 
 GRACE = 0.5
 """Seconds in which an event from before a look arrives, if there was one."""
 
 AT_ONCE = 8
 
+KEPT = 2.0
+"""Seconds for which what was seen serves others, too, where it is not too old for them."""
+
+
+class _Shared:
+    """Work for several who want the same."""
+
+    __slots__ = ("task", "wanted")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.wanted = 0
+
 
 class Looks:
-    """Looks at paths for the watches of a client, not too many at once in the background.
+    """Looks at paths for the watches of a client: one for all who want the same, few at once in the background.
 
     Args:
-        look: Reads a path.
+        read: Reads a path.
+        ask: Asks how far the cluster has come.
     """
 
-    def __init__(self, look: Look) -> None:
-        self.look = look
+    def __init__(self, read: Read, ask: Ask) -> None:
+        self._read = read
+        self._ask = ask
         self._turn = asyncio.Semaphore(AT_ONCE)
+        self._age = 0
+        self._under_way: dict[object, _Shared] = {}
+        self._kept: dict[tuple[str, bool], Seen] = {}
+        self._timers: dict[tuple[str, bool], asyncio.TimerHandle] = {}
+
+    async def look(self, path: str, recursive: bool, *, quorum: bool = False, at_least: int = 0) -> Seen:
+        """What is at a path, with all below it perhaps.
+
+        Args:
+            path: The path.
+            recursive: Whether all below it is looked at, too.
+            quorum: Whether the whole cluster is asked.
+            at_least: An index at which it has to be seen, if that can be had from a look that others have made.
+
+        Raises:
+            EtcdError: It can't be read.
+        """
+        age = self._age
+        kept = self._kept.get((path, recursive))
+        if kept is not None and kept[0] >= at_least > 0:
+            return kept
+        seen = await self._one_for_all((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
+        if seen[0] < at_least:  # it was under way before this one was wanted, perhaps
+            seen = await self._one_for_all((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
+        if self._age == age:
+            self._keep((path, recursive), seen)
+        return seen
+
+    async def ask(self, path: str) -> int:
+        """The index that the cluster has come to; one question at a time for all watches.
+
+        Args:
+            path: A path that may be read.
+
+        Raises:
+            EtcdError: There is no answer.
+        """
+        try:
+            return await self._one_for_all(None, lambda: self._ask(path))
+        except APIError:  # of another's path, perhaps
+            return await self._ask(path)
 
     async def in_background(
         self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]
-    ) -> tuple[int, Node | None] | None:
+    ) -> Seen | None:
         """A look after a rest; `None` where that fails.
 
         Returns some time after the look, so that an event from before it has reached a watcher that is registered; at
@@ -45,9 +109,62 @@ class Looks:
         await asyncio.sleep(rest)
         try:
             async with self._turn:
-                index, node = await self.look(path, recursive)
+                index, node = await self.look(path, recursive, at_least=cursor() or 0)
         except EtcdError:
             return None
         if cursor() != index:
             await asyncio.sleep(GRACE)
         return index, node
+
+    def forget(self) -> None:
+        """Forget what was seen: it is of another cluster, or of another life of this one."""
+        self._age += 1
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._kept.clear()
+        self._under_way.clear()
+
+    async def close(self) -> None:
+        """Forget all, and end what is under way."""
+        under_way = list(self._under_way.values())
+        self.forget()
+        for shared in under_way:
+            shared.task.cancel()
+            await settle(shared.task)
+
+    async def _one_for_all(self, what: object, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What comes of some work, which is under way once however many want it; it ends with the last of them."""
+        shared = self._under_way.get(what)
+        if shared is None:
+            shared = self._under_way[what] = _Shared(asyncio.ensure_future(work()))
+            shared.task.add_done_callback(lambda done: self._done(what, done))
+        shared.wanted += 1
+        try:
+            waiting: Awaitable[T] = asyncio.shield(shared.task)
+            return await waiting
+        finally:
+            shared.wanted -= 1
+            if not shared.wanted:
+                shared.task.cancel()
+                if self._under_way.get(what) is shared:
+                    del self._under_way[what]
+
+    def _done(self, what: object, task: asyncio.Task[Any]) -> None:
+        shared = self._under_way.get(what)
+        if shared is not None and shared.task is task:
+            del self._under_way[what]
+        consume_exception(task)
+
+    def _keep(self, what: tuple[str, bool], seen: Seen) -> None:
+        kept = self._kept.get(what)
+        if kept is not None and kept[0] > seen[0]:
+            return
+        if (timer := self._timers.pop(what, None)) is not None:
+            timer.cancel()
+        self._kept[what] = seen
+        self._timers[what] = asyncio.get_running_loop().call_later(KEPT, self._forget, what)
+
+    def _forget(self, what: tuple[str, bool]) -> None:
+        self._kept.pop(what, None)
+        self._timers.pop(what, None)

@@ -1,4 +1,4 @@
-"""One outage for all watches of a client: told once as it begins, and once when it is over."""
+"""One outage for all watches of a client: one of them tries, the others wait for its word; one line as it begins."""
 
 from __future__ import annotations
 
@@ -8,61 +8,95 @@ import random
 from .._net.reporter import Reporter
 from ..errors import EtcdError
 
-BACKOFF_BASE = 0.05
-BACKOFF_CAP = 3.0
+BASE = 0.05
+CAP = 1.5
+"""Seconds of a pause: doubled with each failure in a row up to the cap, and jittered; none after the first."""
+
+
+def pause_after(troubles: int) -> float:
+    """Seconds to wait after so many failures in a row."""
+    if troubles <= 1:
+        return 0.0
+    return min(CAP, BASE * 2.0 ** min(troubles, 16)) * random.uniform(0.5, 1.0)
 
 
 class Outage:
-    """Whether watches can go on.
+    """The gate through which watches go that have lost their stream.
+
+    The first to come tries alone. If it gets an answer, whatever that is, the gate stands open for all who wait; if it
+    fails, the next one tries after a pause, and if it gives up, at once.
 
     Args:
-        reporter: Told when that changes.
+        reporter: Told when an outage begins, and when it is over.
     """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._lasts = False
+        self._told = False
+        self._troubles = 0
+        self._next = 0.0
+        self._pilot: object = None
+        self._waiting: set[asyncio.Future[bool]] = set()
 
-    def interrupts(self, key: str, error: EtcdError) -> None:
+    async def enter(self, watch: object) -> None:
+        """Wait until this watch may try."""
+        loop = asyncio.get_running_loop()
+        while self._pilot is not None and self._pilot is not watch:
+            turn: asyncio.Future[bool] = loop.create_future()
+            self._waiting.add(turn)
+            try:
+                if await turn:
+                    return
+            finally:
+                self._waiting.discard(turn)
+        self._pilot = watch
+        try:
+            await asyncio.sleep(max(0.0, self._next - loop.time()))
+        except BaseException:
+            self.leave(watch)
+            raise
+
+    def leave(self, watch: object) -> None:
+        """This watch does not try any more: another one may."""
+        if self._pilot is watch:
+            self._pilot = None
+            self._wake(answered=False)
+
+    def failed(self, watch: object, key: str, error: EtcdError) -> None:
+        """This watch has tried in vain."""
+        if self._pilot is not watch:
+            return
+        self._troubles += 1
+        self._next = asyncio.get_running_loop().time() + pause_after(self._troubles)
+        if self._troubles > 1:
+            self.lasts(key, error)
+        self.leave(watch)
+
+    def answered(self, key: str) -> None:
+        """Somebody got an answer: the gate stands open."""
+        if self._pilot is None and not self._told and not self._troubles:
+            return
+        self._pilot = None
+        self._troubles = 0
+        self._next = 0.0
+        if self._told:
+            self._told = False
+            self._reporter.watches_resumed(key)
+        self._wake(answered=True)
+
+    def lasts(self, key: str, error: EtcdError) -> None:
         """A watch can't go on for now: one line for the whole outage, however many watches."""
-        if not self._lasts:
-            self._lasts = True
+        if not self._told:
+            self._told = True
             self._reporter.watches_interrupted(key, error)
 
-    def is_over(self, key: str) -> None:
-        """A watch is registered again after a failure."""
-        if self._lasts:
-            self._lasts = False
-            self._reporter.watches_resumed(key)
+    async def pause(self, key: str, troubles: int, error: EtcdError) -> None:
+        """Take breath after so many failures of one watch in a row."""
+        if troubles > 1:
+            self.lasts(key, error)
+        await asyncio.sleep(pause_after(troubles))
 
-
-class Backoff:
-    """The pauses of one watch: a little longer with each failure in a row; the first is resumed at once.
-
-    Args:
-        outage: Told of the second failure in a row.
-        key: What is watched.
-
-    Attributes:
-        troubles: How many failures there were in a row.
-    """
-
-    __slots__ = ("_key", "_outage", "troubles")
-
-    def __init__(self, outage: Outage, key: str) -> None:
-        self._outage = outage
-        self._key = key
-        self.troubles = 0
-
-    async def pause(self, error: EtcdError) -> None:
-        """Take breath after a failure."""
-        self.troubles += 1
-        if self.troubles == 1:
-            return
-        self._outage.interrupts(self._key, error)
-        pause = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(self.troubles, 16))
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-
-    def end(self) -> None:
-        """All is well again."""
-        self.troubles = 0
+    def _wake(self, *, answered: bool) -> None:
+        for turn in list(self._waiting):
+            if not turn.done():
+                turn.set_result(answered)

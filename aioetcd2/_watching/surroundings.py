@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from .._net.deadlines import Deadlines
@@ -10,12 +9,12 @@ from .._net.exchange import OpenStream
 from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import Request
-from .buffering import Buffering
+from ..errors import ClusterError, HeaderTimeoutError
+from .buffering import Answers, Buffering
 from .liveness import Liveness, Probe
-from .looks import Look, Looks
+from .looks import Ask, Looks, Read
 from .outage import Outage
-
-REGISTRATIONS_AT_ONCE = 128
+from .turns import Turns
 
 SILENCE = 0.05
 """Seconds after which a stream that may have been dropped is asked for again."""
@@ -27,7 +26,9 @@ class Surroundings:
     Args:
         failover: Carries the requests.
         probe: Asks an endpoint whether it is healthy.
-        look: Reads a path.
+        answers: Reads at an endpoint what takes as long as the registration of a stream.
+        read: Reads a path.
+        ask: Asks how far the cluster has come.
         reporter: Told of what happens to watches.
         probe_interval: Seconds between two probes of an endpoint.
         header_timeout: Seconds until a probe has failed; `None` = as long as the interval.
@@ -47,7 +48,9 @@ class Surroundings:
         self,
         failover: Failover,
         probe: Probe,
-        look: Look,
+        answers: Answers,
+        read: Read,
+        ask: Ask,
         reporter: Reporter,
         *,
         probe_interval: float,
@@ -57,22 +60,39 @@ class Surroundings:
         self.failover = failover
         self.reporter = reporter
         self.liveness = Liveness(failover, probe, probe_interval, probe_timeout, reporter)
-        self.buffering = Buffering(self.liveness.problem, probe_timeout, reporter)
+        self.buffering = Buffering(answers, probe_timeout, reporter)
         self.outage = Outage(reporter)
-        self.looks = Looks(look)
+        self.looks = Looks(read, ask)
         self.hush = Deadlines(SILENCE)
         self.stuck = Deadlines(probe_timeout)
-        self._registering = asyncio.Semaphore(REGISTRATIONS_AT_ONCE)
+        self._turns = Turns()
 
     async def register(
         self, make: Callable[[str], Request], check: Callable[[OpenStream, Request], OpenStream]
     ) -> OpenStream:
-        """Register a wait: not too many at once, or all of them would run into the header timeout together.
+        """Register a stream: as many at once as the server bears, or all would run into the header timeout together.
 
         Raises:
             EtcdError: As `Failover.open()` does, whose arguments these are.
         """
         if self.buffering.anywhere:  # the header comes with the event
             return await self.failover.open(make, check)
-        async with self._registering:
-            return await self.failover.open(make, check)
+        async with self._turns.take():
+            try:
+                stream = await self.failover.open(make, check)
+            except ClusterError as error:
+                if any(isinstance(each, HeaderTimeoutError) for each in error.errors):
+                    self._turns.timed_out()
+                raise
+            self._turns.succeeded()
+            return stream
+
+    def begin_anew(self) -> None:
+        """Leave every endpoint, and forget what was seen: the cluster is another, or its life has ended."""
+        self.looks.forget()
+        self.liveness.leave_all()
+
+    async def close(self) -> None:
+        """Close every watcher, and end all that goes on for them."""
+        await self.liveness.close()
+        await self.looks.close()

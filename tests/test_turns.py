@@ -1,0 +1,201 @@
+"""How many register at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from aioetcd2 import ClusterError, ConnectError, HeaderTimeoutError
+from aioetcd2._v2 import requests, responses
+from aioetcd2._watching.surroundings import Surroundings
+from aioetcd2._watching.turns import FIRST, MOST, Turns
+
+from .clockwork import idle
+from .scripted import ONE, TWO, Etcd, Stream, surroundings
+
+
+class Taker:
+    """Takes a turn, and gives it back when it is told to."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.has = False
+        self.go = asyncio.Event()
+        self.task = asyncio.ensure_future(self._take(turns))
+
+    async def _take(self, turns: Turns) -> None:
+        async with turns.take():
+            self.has = True
+            await self.go.wait()
+        self.has = False
+
+
+async def takers(turns: Turns, number: int) -> list[Taker]:
+    made = [Taker(turns) for _ in range(number)]
+    await idle()
+    return made
+
+
+def having(takers: list[Taker]) -> list[int]:
+    return [i for i, each in enumerate(takers) if each.has]
+
+
+async def end(takers: list[Taker]) -> None:
+    for each in takers:
+        each.task.cancel()
+    await asyncio.wait([each.task for each in takers])
+
+
+async def test_as_many_have_a_turn_as_may_and_the_others_wait_in_order() -> None:
+    turns = Turns(3)
+    all_ = await takers(turns, 7)
+    assert having(all_) == [0, 1, 2]
+    all_[1].go.set()
+    await idle()
+    assert having(all_) == [0, 2, 3]
+    for each in all_[:4]:
+        each.go.set()
+    await idle()
+    assert having(all_) == [4, 5, 6]
+    await end(all_)
+    assert turns._taken == 0
+
+
+async def test_each_success_allows_one_more_up_to_the_most() -> None:
+    turns = Turns(2, 4)
+    all_ = await takers(turns, 6)
+    for allowed in (3, 4, 4):
+        turns.succeeded()
+        await idle()
+        assert (turns.allowed, len(having(all_))) == (allowed, allowed)
+    await end(all_)
+
+
+async def test_a_time_out_halves_them_and_leaves_one() -> None:
+    turns = Turns(13)
+    for allowed in (6, 3, 1, 1, 1):
+        turns.timed_out()
+        assert turns.allowed == allowed
+    turns.succeeded()
+    assert turns.allowed == 2
+    all_ = await takers(turns, 5)
+    assert having(all_) == [0, 1]
+    turns.timed_out()
+    all_[0].go.set()
+    await idle()
+    assert having(all_) == [1]  # until there are as few as may be
+    all_[1].go.set()
+    await idle()
+    assert having(all_) == [2]
+    await end(all_)
+
+
+async def test_who_gives_up_waiting_holds_up_nobody() -> None:
+    turns = Turns(1)
+    all_ = await takers(turns, 4)
+    all_[1].task.cancel()
+    await idle()
+    all_[0].go.set()
+    await idle()
+    assert having(all_) == [2]
+    all_[2].go.set()
+    all_[3].task.cancel()
+    await idle()
+    assert not having(all_)
+    more = await takers(turns, 1)
+    assert having(more) == [0]
+    await end(all_ + more)
+
+
+async def test_who_gives_up_as_its_turn_comes_passes_it_on() -> None:
+    turns = Turns(1)
+    all_ = await takers(turns, 3)
+    all_[0].go.set()
+    while not all_[0].task.done():
+        await asyncio.sleep(0)
+    all_[1].task.cancel()
+    await idle()
+    assert having(all_) == [2]
+    await end(all_)
+
+
+async def test_a_turn_can_be_given_back_early_and_only_once() -> None:
+    turns = Turns(1)
+    async with turns.take() as turn:
+        turn.give_back()
+        turn.give_back()
+        async with turns.take():
+            assert turns._taken == 1
+    assert turns._taken == 0
+
+
+# --- registrations --------------------------------------------------------------------------------------------------
+
+REQUEST = requests.wait("/v2/keys/a", False, None, stream=True)
+
+
+@pytest.fixture
+def etcd() -> Etcd:
+    return Etcd()
+
+
+@pytest.fixture
+def shared(etcd: Etcd) -> Surroundings:
+    return surroundings(etcd, 10.0, 0.1)
+
+
+def register(shared: Surroundings) -> asyncio.Task[Any]:
+    return asyncio.ensure_future(shared.register(lambda endpoint: REQUEST, responses.opened))
+
+
+async def cancel(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def test_not_all_register_at_once(shared: Surroundings, etcd: Etcd) -> None:
+    tasks = [register(shared) for _ in range(40)]
+    await idle()
+    assert etcd.opening == FIRST == 16
+    await cancel(tasks[:1])
+    await idle()
+    assert etcd.opening == 16
+    await cancel(tasks)
+
+
+async def test_where_headers_are_held_back_all_wait_at_once(shared: Surroundings, etcd: Etcd) -> None:
+    assert await shared.buffering.judge(TWO)
+    tasks = [register(shared) for _ in range(40)]
+    await idle()
+    assert etcd.opening == 40
+    await cancel(tasks)
+
+
+async def test_registering_gives_the_stream_and_lets_more_in(shared: Surroundings, etcd: Etcd) -> None:
+    for _ in range(200):
+        stream = Stream()
+        etcd.script.append(stream)
+        assert await register(shared) is stream
+    assert shared._turns.allowed == MOST == 128
+    await shared.buffering.judge(ONE)
+    etcd.script.append(stream)
+    assert await register(shared) is stream
+
+
+@pytest.mark.parametrize(
+    ("error", "allowed"),
+    [
+        (HeaderTimeoutError(ONE, "no answer"), 8),
+        (ConnectError(ONE, "refused"), 16),
+        (ConnectError(ONE, "too many open files", ours=True), 16),
+    ],
+)
+async def test_only_a_time_out_of_headers_halves_them(
+    error: Any, allowed: int, shared: Surroundings, etcd: Etcd
+) -> None:
+    etcd.script.append(ClusterError("GET /v2/keys/a", [ConnectError(TWO, "refused"), error]))
+    with pytest.raises(ClusterError):
+        await register(shared)
+    assert shared._turns.allowed == allowed
