@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -200,9 +201,10 @@ class Misbehaver:
         await self._server.wait_closed()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer), name="misbehaver")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        for work in (self._serve(reader, writer), _until_closed(writer)):
+            task = asyncio.create_task(work, name="misbehaver")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _next_behaviour(self, seen: Seen) -> Behaviour:
         if self.reads is not None and seen.method == "GET" and "wait" not in seen.query:
@@ -249,6 +251,12 @@ async def stop_accepting(server: asyncio.Server) -> None:
     for _ in range(3):
         await asyncio.sleep(0)
     server.close()
+
+
+async def _until_closed(writer: asyncio.StreamWriter) -> None:
+    """Take note of how a connection ends: asyncio may complain, when it collects garbage, of an end that nobody saw."""
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def _hung_up(reader: asyncio.StreamReader) -> None:
