@@ -39,6 +39,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._listening = asyncio.Lock()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._forgotten: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -80,6 +81,10 @@ class FaultProxy:
         """Keep connections open, accept more, and pass nothing."""
         self._passing.clear()
 
+    def forget(self) -> None:
+        """Pass nothing more on the connections that are open; what is sent there is answered by RST. Serve new ones."""
+        self._forgotten |= self._writers
+
     def cut(self, *, reset: bool = False) -> int:
         """Close all connections, by FIN or by RST; how many those were."""
         for writer in self._writers:
@@ -106,7 +111,7 @@ class FaultProxy:
             self._writers.add(there)
             pumps = [
                 asyncio.create_task(pump, name="faultproxy")
-                for pump in (self._pump(reader, there), self._pump(answers, writer, answers=True))
+                for pump in (self._pump(reader, there, writer), self._pump(answers, writer, writer, answers=True))
             ]
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         except OSError:
@@ -117,13 +122,25 @@ class FaultProxy:
             for end in (writer, there):
                 if end is not None:
                     self._writers.discard(end)
+                    self._forgotten.discard(end)
                     end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool = False) -> None:
+    async def _pump(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+        *,
+        answers: bool = False,
+    ) -> None:
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         passing = asyncio.create_task(self._pass(late, writer, answers), name="faultproxy")
         try:
             while data := await reader.read(1 << 16):
+                if client in self._forgotten:
+                    if not answers:
+                        close_by_reset(client)
+                    continue
                 late.put_nowait((asyncio.get_running_loop().time() + self.latency, data))
             late.put_nowait((0.0, b""))
             await passing

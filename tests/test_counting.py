@@ -28,12 +28,14 @@ class Looking:
     def __init__(self) -> None:
         self.asked: list[tuple[str, bool, float]] = []
         self.cursors: list[int | None] = []
+        self.wanted: Callable[[], bool] = lambda: False
         self.counted: asyncio.Future[tuple[int, Node | None] | None] = asyncio.get_running_loop().create_future()
 
     async def in_background(
-        self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]
+        self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None], wanted: Callable[[], bool]
     ) -> tuple[int, Node | None] | None:
         self.asked.append((path, recursive, rest))
+        self.wanted = wanted
         self.counted = asyncio.get_running_loop().create_future()
         look = await self.counted
         self.cursors.append(cursor())
@@ -109,6 +111,15 @@ async def test_what_is_believed(cursor: int | None, closed: bool, counted: Censu
     case.live.closed = closed
     await case.end(counted)
     assert case.number == number
+
+
+async def test_a_count_is_wanted_while_its_wait_is_open() -> None:
+    case = Case()
+    await case.begin()
+    assert case.looks.wanted()
+    case.live.closed = True
+    assert not case.looks.wanted()
+    await case.end(None)
 
 
 async def test_cancelled_counting_may_begin_again() -> None:

@@ -252,9 +252,13 @@ async def test_no_answer_is_none_for_all(looks: Looks, reads: Reads) -> None:
 
 
 def counting(
-    looks: Looks, cursor: Callable[[], int | None], path: str = PATH, rest: float = 5.0
+    looks: Looks,
+    cursor: Callable[[], int | None],
+    path: str = PATH,
+    rest: float = 5.0,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> asyncio.Task[Seen | None]:
-    return asyncio.ensure_future(looks.in_background(path, True, rest, cursor))
+    return asyncio.ensure_future(looks.in_background(path, True, rest, cursor, wanted))
 
 
 @pytest.mark.parametrize(
@@ -280,6 +284,21 @@ async def test_a_census_that_fails_is_none(looks: Looks, reads: Reads, clock: Cl
     await clock.wake()
     assert await task is None
     assert clock.sleeps == [5.0]
+
+
+async def test_a_census_that_is_not_wanted_any_more_when_its_turn_has_come(
+    looks: Looks, reads: Reads, clock: Clock
+) -> None:
+    reads.go.clear()
+    wanted = True
+    tasks = [counting(looks, lambda: 31, f"/v2/keys/{i}", wanted=lambda: wanted) for i in range(20)]
+    await idle()
+    for _ in tasks:
+        await clock.wake()
+    wanted = False
+    reads.go.set()
+    assert await asyncio.gather(*tasks) == [(31, TREE)] * AT_ONCE + [None] * (20 - AT_ONCE)
+    assert len(reads.asked) == AT_ONCE
 
 
 async def test_not_all_count_at_once(looks: Looks, reads: Reads, clock: Clock) -> None:

@@ -72,6 +72,15 @@ async def test_each_success_allows_one_more_up_to_the_most() -> None:
     await end(all_)
 
 
+async def test_slow_successes_add_no_turns() -> None:
+    """The server bears so many, and more would run into the header timeout."""
+    turns = Turns(2, 4)
+    turns.succeeded(quickly=False)
+    assert turns.allowed == 2
+    turns.succeeded(quickly=True)
+    assert turns.allowed == 3
+
+
 async def test_a_time_out_halves_them_and_leaves_one() -> None:
     turns = Turns(13)
     for allowed in (6, 3, 1, 1, 1):

@@ -20,7 +20,7 @@ from aioetcd2.testing import EtcdCluster, EtcdServer
 
 from .conftest import FAST_CLUSTER
 from .faultproxy import FaultProxy
-from .misbehaver import Misbehaver, answer, wait
+from .misbehaver import Misbehaver, answer, happened, key_event, wait
 
 pytestmark = pytest.mark.nemesis
 
@@ -201,6 +201,30 @@ async def test_member_without_quorum_keeps_its_watchers_while_no_other_is_health
         event = await asyncio.wait_for(watcher.next(), SLOW)
         assert event.node is not None
         assert event.node.value == "there"
+
+
+async def test_member_without_quorum_loses_its_watchers_to_a_healthy_one() -> None:
+    """As one does that is cut off from the others, which can't be done to a real one without root."""
+    ill = answer({"message": "During election"}, status=503, index=None, cluster=None)
+    well = answer({"health": "true", "id": "1", "name": "m"}, index=None, cluster=None)
+    event = happened(key_event("/k", 11), index=11)
+    async with (
+        Misbehaver(wait(), reads=ill) as alone,
+        Misbehaver(event, wait(11), reads=well) as other,
+        Client(
+            [alone.endpoint, other.endpoint],
+            selection=EndpointSelection.PRIORITIZE_LEADER,
+            header_timeout=1.0,
+            probe_interval=0.5,
+        ) as watching,
+        watching.keys.watch("/k") as watcher,
+    ):
+        assert watching.endpoints[0] == alone.endpoint
+        response = await asyncio.wait_for(watcher.next(), 0.5 + 1.0)
+        assert response.node is not None
+        assert response.node.modified_index == 11
+        assert other.waits[0].query["waitIndex"] == "11"
+        assert watching.endpoints[0] == other.endpoint
 
 
 def client_of_members(cluster: EtcdCluster) -> Client:

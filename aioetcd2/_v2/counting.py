@@ -45,7 +45,9 @@ class Counting:
             return
         rest, self._rest = self._rest, min(self._rest * 2 or REST, REST_CAP)
         self.task = asyncio.ensure_future(
-            self._looks.in_background(self._path, self._recursive, rest, lambda: self._position.cursor)
+            self._looks.in_background(
+                self._path, self._recursive, rest, lambda: self._position.cursor, lambda: not live.closed
+            )
         )
         self.task.add_done_callback(partial(self._done, live))
 

@@ -256,6 +256,8 @@ class Driver:
         start = time.monotonic()
         try:
             stream = await self._opening.wait_for(shared.register(make, self._speaker.check))
+            if stream is not None:
+                shared.outage.answered(machine.position.key)  # before this one leaves: or the next tries alone, too
         except EtcdError as error:
             await self._not_opened(error, buffers, time.monotonic() - start)
             return
@@ -265,7 +267,6 @@ class Driver:
             where = self._at[0] if self._at is not None else ""
             self._tell(steps.Over(ConnectionLostError(where, "it was left, for it does not answer")))
             return
-        shared.outage.answered(machine.position.key)
         self._take(*self._speaker.hear(stream, since, ends=buffers))
 
     def _take(self, live: EventStream, registered: steps.Registered) -> None:

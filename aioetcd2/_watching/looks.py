@@ -93,9 +93,9 @@ class Looks:
             return await self._ask(path)
 
     async def in_background(
-        self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None]
+        self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None], wanted: Callable[[], bool]
     ) -> Seen | None:
-        """A look after a rest; `None` where that fails.
+        """A look after a rest; `None` where that fails, or is not wanted any more when its turn has come.
 
         Returns some time after the look, so that an event from before it has reached a watcher that is registered; at
         once where the watcher is there already.
@@ -105,10 +105,13 @@ class Looks:
             recursive: Whether all below it is looked at, too.
             rest: Seconds before it.
             cursor: How far the watcher has come.
+            wanted: Whether it is still of use; in an outage no look is, and hundreds would be tried.
         """
         await asyncio.sleep(rest)
         try:
             async with self._turn:
+                if not wanted():
+                    return None
                 index, node = await self.look(path, recursive, at_least=cursor() or 0)
         except EtcdError:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from .._net.deadlines import Deadlines
@@ -18,6 +19,9 @@ from .turns import Turns
 
 SILENCE = 0.05
 """Seconds after which a stream that may have been dropped is asked for again."""
+
+QUICK = 0.25
+"""The part of the header timeout in which an answer shows that more can be asked at once."""
 
 
 class Surroundings:
@@ -66,6 +70,7 @@ class Surroundings:
         self.hush = Deadlines(SILENCE)
         self.stuck = Deadlines(probe_timeout)
         self._turns = Turns()
+        self._quick = QUICK * probe_timeout
 
     async def register(
         self, make: Callable[[str], Request], check: Callable[[OpenStream, Request], OpenStream]
@@ -78,13 +83,14 @@ class Surroundings:
         if self.buffering.anywhere:  # the header comes with the event
             return await self.failover.open(make, check)
         async with self._turns.take():
+            start = time.monotonic()
             try:
                 stream = await self.failover.open(make, check)
             except ClusterError as error:
                 if any(isinstance(each, HeaderTimeoutError) for each in error.errors):
                     self._turns.timed_out()
                 raise
-            self._turns.succeeded()
+            self._turns.succeeded(quickly=time.monotonic() - start < self._quick)
             return stream
 
     def begin_anew(self) -> None:

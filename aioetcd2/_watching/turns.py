@@ -11,7 +11,9 @@ MOST = 128
 
 
 class Turns:
-    """Turns that some take at once, the others waiting in order: more with each success, half as many at a time-out.
+    """Turns that some take at once, the others waiting in order.
+
+    There are more with each success that came quickly, and half as many at a time-out.
 
     Example:
         >>> async with turns.take():
@@ -33,10 +35,11 @@ class Turns:
         """A turn to wait for and to take."""
         return Turn(self)
 
-    def succeeded(self) -> None:
-        """The server bore it: one more next time."""
-        self._allowed = min(self._most, self._allowed + 1)
-        self._wake()
+    def succeeded(self, *, quickly: bool = True) -> None:
+        """The server bore it; where it was quick, one more next time."""
+        if quickly:
+            self._allowed = min(self._most, self._allowed + 1)
+            self._wake()
 
     def timed_out(self) -> None:
         """The server did not bear it: half as many."""
