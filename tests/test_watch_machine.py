@@ -711,3 +711,40 @@ def test_a_renewed_stream_brings_what_the_old_one_has_not() -> None:
 
 def test_a_renewed_stream_that_is_behind_is_doubted() -> None:
     assert machine_after(opened(10, 10), heard(11), opened(10, 11)).state is DOUBTING
+
+
+@pytest.mark.parametrize(
+    "signs",
+    [
+        (Registered(30, 10, "c2", 1),),
+        (Registered(30, 10, "c1", 1),),
+        (Registered(7, 10, "c1"), Answered(7, 1)),
+    ],
+    ids=["cluster", "life", "index"],
+)
+def test_another_past_that_is_met_without_a_stream_is_told_once(signs: tuple[Registered | Answered, ...]) -> None:
+    """A look alone does not say whose it is: what the next header says is where it goes on."""
+    watch = WatchMachine(Position("a", False, None), False)
+    for what in (Registered(10, cluster="c1"), Released(), *signs, Registered(0, blind=True), Looked(31, None)):
+        watch.happened(what)
+    with pytest.raises(EventIndexClearedError):
+        watch.position.pop()
+    watch.happened(Registered(32, 31, "c2", 1))
+    assert watch.state is State.STREAMING
+    assert not watch.position.pending
+    watch.happened(Released())
+    watch.happened(Registered(33, 31, "c3", 1))
+    assert watch.todo == Open(None, None)  # a gap
+
+
+def test_no_stream_says_nothing_of_the_life() -> None:
+    watch = WatchMachine(Position("a", False, None), False)
+    watch.happened(Registered(10, cluster="c1", life=2))
+    watch.position.skip(10, Node("/a", "v", created_index=4, modified_index=4))
+    watch.happened(Released())
+    watch.happened(Cleared(EventIndexClearedError(401, "cleared", "", 2000, 400)))
+    watch.happened(Registered(0, blind=True))
+    watch.happened(Looked(2000, Node("/a", "v", created_index=4, modified_index=4)))
+    assert not watch.position.pending
+    watch.happened(Registered(2001, 2000, "c1", 3))
+    assert watch.state is State.GAP  # whose it was is still known

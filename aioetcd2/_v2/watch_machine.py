@@ -188,7 +188,8 @@ class WatchMachine:
         """The error where a stream belongs to another cluster than the cursor, or to another life of its store."""
         if self._cluster and stream.cluster and stream.cluster != self._cluster:
             return outdated(f"cluster {stream.cluster}")
-        return outdated("the store has begun anew") if self._life not in (None, stream.life) else None
+        other = not stream.blind and self._life not in (None, stream.life)  # no header, no word of it
+        return outdated("the store has begun anew") if other else None
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -265,11 +266,10 @@ class WatchMachine:
     # --- failures -----------------------------------------------------------------------------------------------------
 
     def _failed(self, what: steps.Failed | steps.Cleared) -> None:
-        if self.state in (State.DOUBTING, State.GAP):
-            self._fail(what.error, self.state)
-        else:
+        if self.state not in (State.DOUBTING, State.GAP):
             self._drop()
-            self._fail(what.error, State.REGISTERING)
+            self.state = State.REGISTERING
+        self._fail(what.error, self.state)
 
     def _fail(self, error: EtcdError, then: State) -> None:
         if self.registered:
@@ -316,10 +316,9 @@ class WatchMachine:
 
     def _is_spoilt_for_good(self) -> bool:
         """Whether it is the third time in a row at this place."""
-        cursor = self.position.reached
         times, where = self._spoilt
-        times = times + 1 if where == cursor else 1
-        self._spoilt = times % MOST_SPOILT, cursor
+        times = times + 1 if where == self.position.reached else 1
+        self._spoilt = times % MOST_SPOILT, self.position.reached
         return times == MOST_SPOILT
 
     # --- what the server's past is ------------------------------------------------------------------------------------
@@ -337,14 +336,13 @@ class WatchMachine:
         self.state = State.GAP
 
     def _answered(self, what: steps.Answered) -> None:
-        stream = self._hearing
         if what.index < self.position.reached or (self._life is not None and what.life != self._life):
             self._gap(outdated(f"the store has begun anew, and is at index {what.index}"))
             return
         if self._in_gap:
             self.state = State.GAP
         else:
-            self._accept(stream.registered)
+            self._accept(self._hearing.registered)
 
     def _looked(self, what: steps.Looked) -> None:
         stream = self._hearing
@@ -369,10 +367,12 @@ class WatchMachine:
     def _settle(self, hearing: Hearing) -> None:
         """Go on with a gap's stream, dropping what the look has told."""
         stream = hearing.registered
-        self._lost = None
+        told, self._lost = self._lost is not None, None
         self._in_gap = False
         self.registered = True
         if stream.blind:
+            if told:  # the next header says where it goes on; where it was is told, and is not to be told again
+                self._cluster, self._life = "", None
             self._drop()
             self.state = State.REGISTERING
             return

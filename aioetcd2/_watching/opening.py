@@ -36,7 +36,8 @@ class Opening:
                 task.result().close()
             raise
         finally:
-            self.task = None
+            if self.task is task:  # not another that was begun while this one ended
+                self.task = None
         return None if task.cancelled() else task.result()
 
     def call_off(self) -> None:
