@@ -68,7 +68,7 @@ class Process:
 
     def __init__(self, *command: str, folder: Path = ROOT) -> None:
         self._command = " ".join(command)
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is there as long as the process
         self._popen = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=folder
         )

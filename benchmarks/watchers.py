@@ -23,9 +23,9 @@ END = "end"
 """The value of the last event; that of every other is its number, a colon, and when it was written, in nanoseconds."""
 
 
-class Node(msgspec.Struct):
+class Node(msgspec.Struct, rename="camel"):
     value: str | None = None
-    modifiedIndex: int = 0  # noqa: N815
+    modified_index: int = 0
 
 
 class Event(msgspec.Struct):
@@ -60,7 +60,7 @@ async def bare_stream(endpoint: str, prefix: str, errors: list[str], ready: asyn
             *lines, rest = (rest + piece).split(b"\n")
             for line in lines:
                 event = DECODE(line)
-                yield event.node.modifiedIndex, event.node.value or ""
+                yield event.node.modified_index, event.node.value or ""
 
 
 async def long_polls(endpoint: str, prefix: str, errors: list[str], ready: asyncio.Event) -> Events:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioetcd2 import Client
+from aioetcd2 import Client, Node, Response
 from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version, find_etcd
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"
@@ -23,6 +23,11 @@ os.environ["PYTHONASYNCIODEBUG"] = "1"
 
 STARTS_ETCD = {"server", "cluster", "etcd_release", "etcd", "guarded", "secure", "particular", "listening_on_socket"}
 """Fixtures that need a real etcd, here and in modules; `client` and others rest on them."""
+
+
+def node_of(response: Response) -> Node:
+    assert response.node is not None
+    return response.node
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -403,7 +403,7 @@ def _assert_same_times(actual: Node, wanted: Node, slack: float) -> None:
         assert abs((actual.expiration - wanted.expiration).total_seconds()) <= slack, f"{actual} is not {wanted}"
     if actual.ttl is not None and wanted.ttl is not None:
         assert abs(actual.ttl - wanted.ttl) <= 1 + 2 * slack, f"{actual} is not {wanted}"
-    for one, other in zip(actual.nodes, wanted.nodes):  # noqa: B905 - how many they are is compared later
+    for one, other in zip(actual.nodes, wanted.nodes, strict=False):  # how many they are is compared later
         _assert_same_times(one, other, slack)
 
 

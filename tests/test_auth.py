@@ -25,6 +25,7 @@ from aioetcd2 import (
 )
 from aioetcd2.testing import EtcdServer
 
+from .conftest import node_of
 from .misbehaver import Behaviour, Misbehaver, answer
 
 ROOT = "r00t-S3cret-ü"
@@ -116,7 +117,7 @@ async def test_root_does_what_users_may_not(guarded: EtcdServer) -> None:
         Client(guarded.endpoints, username="bob", password=BOB) as bob,
     ):
         await root.keys.set("/public", "read me")
-        assert (await bob.keys.get("/public")).node.value == "read me"  # type: ignore[union-attr]
+        assert node_of(await bob.keys.get("/public")).value == "read me"
         await bob.keys.set("/bob/x", "mine")
         for refused in (
             bob.keys.set("/public", "no"),
@@ -129,7 +130,7 @@ async def test_root_does_what_users_may_not(guarded: EtcdServer) -> None:
                 await refused
         async with bob.keys.watch("/bob/", recursive=True) as watcher:
             await bob.keys.set("/bob/y", "seen")
-            assert (await watcher.next()).node.key == "/bob/y"  # type: ignore[union-attr]
+            assert node_of(await watcher.next()).key == "/bob/y"
         with pytest.raises(UnauthorizedError):
             async with bob.keys.watch("/other"):
                 pass

@@ -109,8 +109,8 @@ async def test_value(text: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 
 @nasty
 async def test_json(text: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    call: Call = lambda client: client.request("PUT", "/x", json={"text": [text, 1, None]})  # noqa: E731
-    await assert_same(call, caplog, tmp_path)
+    body = {"text": [text, 1, None]}
+    await assert_same(lambda client: client.request("PUT", "/x", json=body), caplog, tmp_path)
 
 
 CALLS: dict[str, Call] = {
@@ -139,8 +139,7 @@ async def test_call(call: Call, caplog: pytest.LogCaptureFixture, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["sock", "so ck", "it's $HOME #?", "sock:0"])
 async def test_unix_socket(name: str, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    call: Call = lambda client: client.keys.set("/k", "a'b")  # noqa: E731
-    await assert_same(call, caplog, tmp_path, path=str(tmp_path / name))
+    await assert_same(lambda client: client.keys.set("/k", "a'b"), caplog, tmp_path, path=str(tmp_path / name))
 
 
 async def test_answer_is_printed(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from aioetcd2 import (
 )
 from aioetcd2.testing import EtcdServer
 
+from .conftest import node_of
 from .misbehaver import Misbehaver, answer, close, key_event
 
 SECURE = "_etcd-client-ssl._tcp.example.com."
@@ -274,10 +275,10 @@ async def test_real_etcd(server: EtcdServer, names: NameServer, prefix: str) -> 
     async with await Client.from_srv("example.com", discoverer=SRVDiscoverer(names.resolver)) as client:
         assert client.endpoints == (server.endpoint.replace("127.0.0.1", "localhost"),)
         await client.keys.set(prefix, "found")
-        assert (await client.keys.get(prefix)).node.value == "found"  # type: ignore[union-attr]
+        assert node_of(await client.keys.get(prefix)).value == "found"
         async with client.keys.watch(prefix) as watcher:
             await client.keys.set(prefix, "seen")
-            assert (await watcher.next()).node.value == "seen"  # type: ignore[union-attr]
+            assert node_of(await watcher.next()).value == "seen"
 
 
 async def test_discoverer_of_the_user(server: EtcdServer, prefix: str) -> None:
@@ -427,5 +428,5 @@ async def test_watch_goes_on_where_the_cluster_has_moved(server: EtcdServer, pre
         async with await Client.from_srv("example.com", discoverer=listed) as client:
             async with client.keys.watch(prefix) as watcher:
                 await client.keys.set(prefix, "seen")
-                assert (await watcher.next()).node.value == "seen"  # type: ignore[union-attr]
+                assert node_of(await watcher.next()).value == "seen"
             assert client.endpoints == server.endpoints

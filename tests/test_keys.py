@@ -28,6 +28,7 @@ from aioetcd2 import (
 )
 from aioetcd2.testing import EtcdServer
 
+from .conftest import node_of
 from .misbehaver import Misbehaver, answer, close, key_event
 
 MAX_FORM = 10 << 20
@@ -77,11 +78,6 @@ STRANGE = [
     "\u2028",
     "\x7f",
 ]
-
-
-def node_of(response: Response) -> Node:
-    assert response.node is not None
-    return response.node
 
 
 def prev_of(response: Response) -> Node:

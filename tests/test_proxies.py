@@ -36,6 +36,7 @@ from aioetcd2 import (
 )
 from aioetcd2.testing import EtcdCluster, EtcdServer, _free_port, etcd_version, find_etcd
 
+from .conftest import node_of
 from .misbehaver import Behaviour, Exchange, Misbehaver, answer, key_event, read_request
 
 Call = Callable[[Client], Awaitable[object]]
@@ -153,7 +154,7 @@ async def test_environment_s_proxy(server: EtcdServer, forward: ForwardProxy, pr
         await client.keys.create(f"{prefix}/a b?%2F", "v&=")
         with pytest.raises(NodeExistsError):
             await client.keys.create(f"{prefix}/a b?%2F", "w")
-        assert (await client.keys.get(f"{prefix}/a b?%2F")).node.value == "v&="  # type: ignore[union-attr]
+        assert node_of(await client.keys.get(f"{prefix}/a b?%2F")).value == "v&="
         await client.keys.delete(prefix, recursive=True)
     target = f"{server.endpoint}/v2/keys{prefix}"
     assert forward.seen == [

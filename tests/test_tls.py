@@ -26,7 +26,7 @@ from aioetcd2 import (
 from aioetcd2._net.causes import unconnected
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, _free_port
 
-from .conftest import FAST_CLUSTER
+from .conftest import FAST_CLUSTER, node_of
 from .misbehaver import Misbehaver, answer, key_event
 
 
@@ -107,7 +107,7 @@ async def use(client: Client, prefix: str) -> None:
             event = await watcher.next()
             assert event.node is not None
             assert event.node.key == f"{prefix}/{number}"
-    assert len(list((await client.keys.get(prefix, recursive=True)).node.leaves())) == 5  # type: ignore[union-attr]
+    assert len(list(node_of(await client.keys.get(prefix, recursive=True)).leaves())) == 5
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -278,7 +278,7 @@ async def test_cluster(authority: Authority, prefix: str) -> None:
             await member.kill()
             await member.start()
         await client.keys.set(prefix, "last")
-        assert (await watcher.next()).node.value == "last"  # type: ignore[union-attr]
+        assert node_of(await watcher.next()).value == "last"
 
 
 def has_ipv6() -> bool:

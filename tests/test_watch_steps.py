@@ -676,21 +676,16 @@ async def test_polls_that_fail_are_taken_up_again(make: Make, monkeypatch: pytes
 # --- what holds back ------------------------------------------------------------------------------------------------
 
 
-async def test_an_endpoint_that_holds_back_is_polled(make: Make) -> None:
-    case = make(Stream(line(12), END, index=12), Stream(line(13), END, index=13), after_index=10)
+@pytest.mark.parametrize("indexes", [(12, 13), (20, 20)], ids=["new", "from history"])
+async def test_an_endpoint_that_holds_back_is_polled(indexes: tuple[int, int], make: Make) -> None:
+    first, second = indexes
+    case = make(Stream(line(12), END, index=first), Stream(line(13), END, index=second), after_index=10)
     case.hold_back()
     assert await case.indexes(2) == [12, 13]
     assert case.asked == [poll_since(10), poll_since(12)]
     assert all(wanted.patient for wanted in case.etcd.waits)
-    assert not case.clock.sleeps
-
-
-async def test_a_poll_that_answers_from_history_is_nothing_special(make: Make) -> None:
-    case = make(Stream(line(12), END, index=20), Stream(line(13), END, index=20), after_index=10)
-    case.hold_back()
-    assert await case.indexes(2) == [12, 13]
-    assert case.asked == [poll_since(10), poll_since(12)]
     assert not case.etcd.polls
+    assert not case.clock.sleeps
 
 
 async def test_where_it_is_known_to_hold_back_it_begins_with_a_look(make: Make) -> None:
