@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aioetcd2 import ClusterError, ConnectError, HeaderTimeoutError
 from aioetcd2._v2 import requests, responses
+from aioetcd2._watching import surroundings as surroundings_module
 from aioetcd2._watching.surroundings import Surroundings
 from aioetcd2._watching.turns import FIRST, MOST, Turns
 
@@ -191,6 +193,17 @@ async def test_registering_gives_the_stream_and_lets_more_in(shared: Surrounding
     await shared.buffering.judge(ONE)
     etcd.script.append(stream)
     assert await register(shared) is stream
+
+
+@pytest.mark.parametrize(("took", "allowed"), [(0.024, 17), (0.026, 16)])
+async def test_only_a_quick_registration_lets_more_in(
+    took: float, allowed: int, shared: Surroundings, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quick is what takes less than a quarter of the header timeout."""
+    monkeypatch.setattr(surroundings_module, "time", SimpleNamespace(monotonic=iter([0.0, took]).__next__))
+    etcd.script.append(Stream())
+    await register(shared)
+    assert shared._turns.allowed == allowed
 
 
 @pytest.mark.parametrize(
