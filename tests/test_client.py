@@ -723,6 +723,7 @@ class TestIdentity:
         with pytest.raises(ClientClosedError):
             client.forget_cluster()
 
+    @pytest.mark.etcd
     async def test_a_rebuilt_real_cluster(self, prefix: str) -> None:
         async with EtcdServer() as old, EtcdServer() as new, Client([old.endpoint], selection=IN_ORDER) as client:
             for _ in range(5):

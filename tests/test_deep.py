@@ -163,12 +163,14 @@ def dumped(answers: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
     )
 
 
+@pytest.mark.slow
 @RANDOM
 @given(dumped(ANSWERS))
 def test_a_shallow_answer_is_the_same_as_the_usual_way(body: bytes) -> None:
     assert deeply(body) == usual(body)
 
 
+@pytest.mark.slow
 @RANDOM
 @given(
     dumped(ANYTHING)
@@ -178,6 +180,7 @@ def test_any_json_is_the_same_as_the_usual_way(body: bytes) -> None:
     assert deeply(body) == usual(body)
 
 
+@pytest.mark.slow
 @RANDOM
 @given(damaged())
 def test_a_damaged_answer_is_the_same_as_the_usual_way(body: bytes) -> None:

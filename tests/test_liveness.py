@@ -256,6 +256,7 @@ async def test_who_does_not_answer_or_is_not_healthy_loses_its_watchers(
     assert (alive.answered_at(ONE, address) is None) is (words is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoints", "others", "leaves"),
     [

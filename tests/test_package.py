@@ -160,6 +160,7 @@ def test_every_public_error_is_ours() -> None:
                 assert value.__module__ == errors.__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modules", "unwanted"),
     [

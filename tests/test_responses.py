@@ -505,9 +505,9 @@ NO_ANSWERS = [
     pytest.param(b'{"action":"\xff"}', id="no utf-8"),
     pytest.param(b"\x00\x01\x02\x1f\x8b", id="binary"),
     pytest.param(b"[" * 100_000, id="deep arrays"),
-    pytest.param(b'{"action":"get","more":' + b"[" * 100_000, id="deep unknown arrays"),
-    pytest.param(b'{"action":"get","more":' + b'{"a":' * 100_000, id="deep unknown objects"),
-    pytest.param(b'{"action":"get","node":' + b'{"nodes":[' * 100_000, id="deep nodes"),
+    pytest.param(b'{"action":"get","more":' + b"[" * 100_000, marks=pytest.mark.slow, id="deep unknown arrays"),
+    pytest.param(b'{"action":"get","more":' + b'{"a":' * 100_000, marks=pytest.mark.slow, id="deep unknown objects"),
+    pytest.param(b'{"action":"get","node":' + b'{"nodes":[' * 100_000, marks=pytest.mark.slow, id="deep nodes"),
 ]
 
 

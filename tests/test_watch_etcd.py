@@ -470,6 +470,7 @@ async def test_no_busy_loop(after_index: int | None) -> None:
     assert {name: count for name, count in zip(USELESS, counts, strict=True) if not 3 <= count <= 25} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resync", [False, True])
 async def test_an_event_that_cannot_be_taken_is_asked_for_three_times(resync: bool) -> None:
     spoilt = raw(wait_header() + chunk(b"<html>\n"), then=hang)

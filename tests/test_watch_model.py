@@ -420,6 +420,7 @@ def small_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
 QUIET = list(HealthCheck)
 
 
+@pytest.mark.slow
 @given(CASES)
 @settings(
     max_examples=EXAMPLES or 600,
