@@ -64,7 +64,8 @@ class Watcher:
         try:
             while not self._machine.registered and not self._machine.position.has_event:
                 await self._driver.advance()
-            self._machine.position.raise_error()
+            if not self._machine.registered:
+                self._machine.position.raise_error()
         except BaseException:
             await self.aclose()
             raise

@@ -62,8 +62,13 @@ class Case:
         self.counting.begin(cast(EventStream, self.live))
         await asyncio.sleep(0)
 
-    async def end(self, census: Census | None) -> None:
+    async def end_one(self, census: Census | None) -> None:
         self.looks.counted.set_result(None if census is None else (census.index, TREES[census.count]))
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def end(self, census: Census | None) -> None:
+        await self.end_one(census)
         while self.counting.task is not None:
             await asyncio.sleep(0)
 
@@ -131,3 +136,17 @@ async def test_cancelled_counting_may_begin_again() -> None:
     await case.begin()
     await case.end(Census(7, 1, 7))
     assert case.number == 1
+
+
+async def test_a_wait_that_was_opened_while_an_older_count_rests_has_its_own() -> None:
+    case = Case()
+    await case.begin()
+    case.live.closed = True
+    case.live = Live()
+    await case.begin()
+    await case.end_one(None)
+    assert [rest for _, _, rest in case.looks.asked] == [0.0, 5.0]
+    assert case.looks.wanted()
+    await case.end(Census(7, 1, 7))
+    assert case.number == 1
+    assert len(case.looks.asked) == 2

@@ -399,6 +399,21 @@ async def test_newer_index_seen_during_a_read_does_not_make_its_answer_old() -> 
     assert loop.identity.high_water_mark == 200
 
 
+async def test_answer_from_before_forget_raises_no_mark() -> None:
+    script = Script()
+
+    async def meanwhile(endpoint: str, request: Request) -> HTTPResult:
+        loop.identity.forget()
+        return await ok(5000, cluster="1")(endpoint, request)
+
+    script.outcomes[A] = [meanwhile, ok(7, cluster="2"), ok(5000), ok(7)]
+    loop, _ = failover(script, A)
+    assert (await loop.read(GET)).index == 5000
+    assert (await loop.read(GET)).index == 7
+    assert len(script.sent) == 2
+    assert (loop.identity.high_water_mark, loop.identity.life) == (7, 0)
+
+
 async def test_read_with_quorum_fails_over_too() -> None:
     script = Script(a=[ok(100), ok(99), no_quorum], b=ok(101))
     loop, _ = failover(script, A, B)

@@ -209,6 +209,24 @@ async def test_attaching_again_probes_again(alive: Liveness, members: Members, c
     assert len(alive._probing) == 1
 
 
+async def test_who_comes_and_goes_puts_off_no_probe(alive: Liveness, members: Members, clock: Clock) -> None:
+    """A wait that always ends before its first probe is due does not keep an endpoint from being probed."""
+    watcher = Watching()
+    for gone in (4.0, 4.0, 4.0):
+        alive.attach(watcher, ONE, "10.0.0.1")
+        await idle()
+        alive.detach(watcher, ONE, "10.0.0.1")
+        clock.now += gone
+    alive.attach(watcher, ONE, None)
+    await idle()
+    assert clock.sleeps == [10.0, 6.0, 2.0, 0.0]
+    clock.now += 20.0
+    alive.detach(watcher, ONE, None)
+    alive.attach(watcher, ONE, None)
+    await idle()
+    assert clock.sleeps[-1] == 10.0
+
+
 # --- who leaves -----------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 from aioetcd2 import ClusterError, ConnectError
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._watching import outage as outage_module
-from aioetcd2._watching.outage import CAP, Outage, pause_after
+from aioetcd2._watching.outage import CALM, CAP, Outage, pause_after
 
 from .clockwork import Clock, Dice, idle, stop_clocks
 from .scripted import ONE
@@ -92,6 +92,8 @@ async def test_while_nothing_answers_one_after_the_other_tries(outage: Outage, c
     assert lines() == [BEGINS]
     outage.answered("/a")
     await idle()
+    assert lines() == [BEGINS]
+    clock.go_on(CALM)
     assert lines() == [BEGINS, ENDS]
     assert outage._next == 0
     await clock.wake()
@@ -138,26 +140,31 @@ async def test_only_the_one_that_tries_tells_of_failures(outage: Outage, clock: 
     await end(watches)
 
 
-async def test_who_tries_may_enter_again(outage: Outage, clock: Clock) -> None:
-    watch = object()
-    for _ in range(2):
-        entering = asyncio.ensure_future(outage.enter(watch))
-        await idle()
-        await clock.wake()
-        assert entering.done()
-    outage.leave(watch)
-    outage.leave(watch)
-    assert outage._pilot is None
-
-
-async def test_an_outage_is_one_line_however_many_watches(outage: Outage, lines: Lines) -> None:
+async def test_an_outage_is_one_line_however_many_watches(outage: Outage, clock: Clock, lines: Lines) -> None:
     outage.answered("/a")
     for _ in range(2):
         outage.lasts("/a", ERROR)
         outage.lasts("/b", ERROR)
         outage.answered("/a")
         outage.answered("/b")
+        clock.go_on(CALM)
     assert lines() == [BEGINS, ENDS] * 2
+    assert clock.timers == []
+
+
+async def test_answers_that_do_not_last_are_no_end_of_an_outage(outage: Outage, clock: Clock, lines: Lines) -> None:
+    """A server accepts each wait, and ends it at once."""
+    for _ in range(5):
+        outage.lasts("/a", ERROR)
+        outage.answered("/a")
+        clock.go_on(CALM - 0.1)
+    outage.lasts("/a", ERROR)
+    clock.go_on(2 * CALM)
+    assert lines() == [BEGINS]
+    outage.answered("/a")
+    outage.close()
+    clock.go_on(CALM)
+    assert lines() == [BEGINS]
 
 
 async def test_a_pause_of_one_watch(outage: Outage, clock: Clock, lines: Lines) -> None:

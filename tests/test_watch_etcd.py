@@ -29,6 +29,7 @@ from aioetcd2 import (
     Watcher,
 )
 from aioetcd2._v2.position import Position
+from aioetcd2._watching import outage as outage_module
 from aioetcd2.testing import EtcdCluster, EtcdServer
 
 from .faultproxy import FaultProxy
@@ -296,9 +297,9 @@ async def test_after_index_begins_in_the_past(number: int, client: Client, prefi
 
 async def test_after_index_of_the_future_is_of_another_past(client: Client, prefix: str) -> None:
     start = await client.keys.set(prefix, "0")
-    with pytest.raises(EventIndexClearedError) as caught:
-        async with client.keys.watch(prefix, after_index=start.index + 3):
-            pass
+    async with client.keys.watch(prefix, after_index=start.index + 3) as watcher:
+        with pytest.raises(EventIndexClearedError) as caught:
+            await soon(watcher)
     assert caught.value.index == start.index
     async with client.keys.watch(prefix, after_index=start.index + 3, resync=True) as watcher:
         written = [await client.keys.set(prefix, str(each)) for each in range(6)]
@@ -611,7 +612,8 @@ async def test_outage_is_waited_out_with_one_warning(
     assert warnings[0].name == "aioetcd2"
 
 
-async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage_module, "CALM", 0.01)
     caplog.set_level(logging.INFO, "aioetcd2")
     async with Client("http://127.0.0.1:1") as client:
         outage, error = client._watches.outage, ClusterError("GET /v2/keys/a?wait=true", [])
@@ -620,6 +622,7 @@ async def test_every_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> No
             outage.lasts("", error)
             outage.answered("")
             outage.answered("/a")
+            await asyncio.sleep(0.05)
     told = [(record.levelname, record.getMessage().partition(", that of ")[0]) for record in caplog.records]
     assert [level for level, _ in told] == ["WARNING", "INFO"] * 2
     assert told[1][1] == "watches go on again"
@@ -785,13 +788,15 @@ async def test_after_index_of_long_ago(client: Client, prefix: str) -> None:
         assert caught.value.index >= written.index
 
 
-async def test_entering_raises_what_is_lost(client: Client, prefix: str) -> None:
+async def test_what_was_lost_before_entering_is_told_after_it(client: Client, prefix: str) -> None:
     start = (await client.keys.set(prefix, "1")).index
     await client.keys.set(prefix, "2")
     await write_elsewhere(client, prefix)
-    with pytest.raises(EventIndexClearedError):
-        async with client.keys.watch(prefix, after_index=start):
-            pass
+    async with client.keys.watch(prefix, after_index=start) as watcher:
+        with pytest.raises(EventIndexClearedError):
+            await soon(watcher)
+        written = await client.keys.set(prefix, "3")
+        assert modified(await soon(watcher)) == modified(written)
 
 
 # --- cancellation and closing ---------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from .misbehaver import (
     Misbehaver,
     answer,
     chunk,
+    hang,
     happened,
     key_event,
     raw,
@@ -178,6 +179,49 @@ async def test_after_index_of_another_life(resync: bool) -> None:
 
 
 # --- another cluster, where the look fails ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wiped", [True, False], ids=["wiped", "lags"])
+async def test_history_is_fetched_from_a_member_with_a_shorter_past(wiped: bool) -> None:
+    """The store was wiped between two polls, and its next event is beyond the cursor already; or the member lags."""
+    now = 100
+    asked = 0
+
+    async def behave(exchange: Exchange) -> bool | None:
+        nonlocal now
+        since = int(exchange.seen.query.get("waitIndex", "0"))
+        if "stream" in exchange.seen.query:
+            first = [key_event("/k", 11)] if since == 11 else []
+            return await raw(
+                wait_header(now) + b"".join(chunk(json.dumps(each).encode() + b"\n") for each in first), then=hang
+            )(exchange)
+        now = 60 if wiped else 100
+        return await happened(key_event("/k", max(60, since)), index=max(60, since))(exchange)
+
+    async def read(exchange: Exchange) -> bool | None:
+        nonlocal asked
+        asked += exchange.seen.query.get("quorum") == "true"
+        return await answer(key_event("/k", now, "get"), index=now)(exchange)
+
+    async with Misbehaver(behave, reads=read) as server, Client(server.endpoint) as client:
+        watcher = client.keys.watch("/k", after_index=10)
+        assert await take(watcher, 1) == [11]
+        if wiped:
+            assert await lost(watcher, resync=False) == 60
+        else:
+            assert await take(watcher, 3) == [60, 61, 62]
+            assert asked == 1
+        await watcher.aclose()
+
+
+async def test_entering_tells_of_no_lost_events_and_next_does(server: EtcdServer, prefix: str) -> None:
+    """So that the same watcher goes on behind them."""
+    async with Client(server.endpoints) as client:
+        index = (await client.keys.set(f"{prefix}/a", "x")).index
+        async with client.keys.watch(prefix, recursive=True, after_index=index + 5000) as watcher:
+            assert await lost(watcher, resync=False) >= index
+            written = await client.keys.set(f"{prefix}/a", "y")
+            assert await take(watcher, 1) == [written.index]
 
 
 class Gate:

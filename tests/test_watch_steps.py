@@ -79,6 +79,9 @@ class Clock:
     def create_future(self) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_future()
 
+    def call_later(self, delay: float, what: Callable[..., object], *args: object) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay, what, *args)
+
     async def sleep(self, delay: float) -> None:
         if delay > 0:
             self.sleeps.append(round(delay, 6))
@@ -152,6 +155,12 @@ class Case:
         assert not task.done(), task
         task.cancel()
         await asyncio.wait((task,))
+
+    def pilot(self, watchers: list[Watcher]) -> Driver:
+        """Who tries for all."""
+        attempt = self.shared.outage._pilot
+        assert attempt is not None
+        return next(each._driver for each in watchers if each._driver._step is attempt)
 
     def hold_back(self, endpoint: str = ONE) -> None:
         """The endpoint is known to hold back headers and events."""
@@ -256,11 +265,15 @@ async def test_a_wait_is_attached_to_its_endpoint(make: Make) -> None:
     assert not list(case.shared.liveness._watchers)
 
 
-async def test_a_registered_wait_ends_an_outage_for_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_registered_wait_ends_an_outage_for_the_log(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "CALM", 0.01)
     caplog.set_level(logging.INFO)
     case = make(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(), after_index=4)
     async with case.watcher:
         await case.nothing_comes()
+        await asyncio.sleep(0.05)
         assert [record.message.partition(",")[0] for record in caplog.records] == [
             "watches are interrupted",
             "watches go on again",
@@ -365,14 +378,15 @@ async def test_a_broken_stream_is_opened_again_at_once(make: Make) -> None:
         assert not case.clock.sleeps
 
 
-async def test_opening_again_at_the_same_endpoint_leaves_its_probes_alone(make: Make) -> None:
+async def test_opening_again_at_the_same_endpoint_puts_off_no_probe(make: Make) -> None:
+    """Or an endpoint that ends each wait before its first probe would never be probed."""
     first = Stream(line(12))
     case = make(first, Stream(line(13)))
     await case.next()
-    probing = case.shared.liveness._probing[ONE, None]
+    due = case.shared.liveness._due[ONE]
     first.feed(LOST)
     await case.next()
-    assert case.shared.liveness._probing[ONE, None] is probing
+    assert case.shared.liveness._due[ONE] == due
 
 
 async def test_a_redirected_wait_is_attached_where_it_got_to(make: Make) -> None:
@@ -381,11 +395,15 @@ async def test_a_redirected_wait_is_attached_where_it_got_to(make: Make) -> None
         assert case.attached == [TWO]
 
 
-async def test_who_begins_in_an_outage_ends_it_for_all(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_who_begins_in_an_outage_ends_it_for_all(
+    make: Make, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "CALM", 0.01)
     caplog.set_level(logging.INFO)
     case = make(Stream())
     case.shared.outage.lasts("/b", UNREACHABLE)
     async with case.watcher:
+        await asyncio.sleep(0.05)
         assert "watches go on again, that of /a the first" in caplog.text
 
 
@@ -399,18 +417,61 @@ async def test_one_watch_tries_for_all(make: Make) -> None:
         stream.feed(LOST)
     await idle()
     assert case.asked == [FROM_NOW] * 3 + [since(10)]
-    pilot = cast(Driver, case.shared.outage._pilot)
+    pilot = case.pilot(watchers)
     pilot.evict()
     await idle()
     assert case.asked == [FROM_NOW] * 3 + [since(10)] * 2
     assert case.etcd.opening == 1
     case.etcd.script += [Stream(line(11)), Stream(line(11)), Stream(line(11))]
-    second = cast(Driver, case.shared.outage._pilot)
+    second = case.pilot(watchers)
     assert second is not pilot
     second.evict()
     async with timeout(3):
         assert [index_of(await task) for task in tasks] == [11, 11, 11]
     assert case.asked == [FROM_NOW] * 3 + [since(10)] * 5
+    for watcher in watchers:
+        await watcher.aclose()
+
+
+async def test_who_rests_and_comes_back_at_once_keeps_its_second_attempt(make: Make) -> None:
+    """The end of the first attempt, which comes later, is not that of the second."""
+    case = make(*(streams := [Stream(), Stream()]))
+    other = case.make_watcher()
+    tasks = [asyncio.ensure_future(watcher.next()) for watcher in (case.watcher, other)]
+    await idle()
+    for stream in streams:
+        stream.feed(LOST)
+    await idle()
+    pilot = case.pilot([case.watcher, other])
+    first = 0 if pilot is case.driver else 1
+    tasks[first].cancel()
+    await asyncio.wait((tasks[first],))
+    pilot.rest()
+    again = asyncio.ensure_future((case.watcher, other)[first].next())
+    await idle()
+    assert case.etcd.opening == 1
+    assert len(case.asked) == 4
+    for task in (again, tasks[1 - first]):
+        task.cancel()
+    await asyncio.wait((again, tasks[1 - first]))
+    for watcher in (case.watcher, other):
+        await watcher.aclose()
+
+
+async def test_who_waits_at_the_gate_has_left_its_endpoint(make: Make) -> None:
+    """Or each probe that fails would send it away again, and say so in the log."""
+    case = make(*(streams := [Stream(), Stream(), Stream()]))
+    watchers = [case.watcher, *(case.make_watcher() for _ in range(2))]
+    tasks = [asyncio.ensure_future(watcher.next()) for watcher in watchers]
+    await idle()
+    assert [len(each) for each in case.shared.liveness._at.values()] == [3]
+    for stream in streams:
+        stream.feed(LOST)
+    await idle()
+    assert [len(each) for each in case.shared.liveness._at.values()] == [1]
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
     for watcher in watchers:
         await watcher.aclose()
 
@@ -424,7 +485,7 @@ async def test_who_waits_at_the_gate_and_leaves_keeps_nobody_out(make: Make) -> 
         stream.feed(LOST)
     await idle()
     case.etcd.script += [Stream(line(11))]
-    pilot = cast(Driver, case.shared.outage._pilot)
+    pilot = case.pilot([case.watcher, other])
     first = 0 if pilot is case.driver else 1
     await pilot.aclose()
     async with timeout(3):

@@ -29,7 +29,7 @@ class Counting:
         task: What is under way; `None` = nothing.
     """
 
-    __slots__ = ("_looks", "_path", "_position", "_recursive", "_rest", "task")
+    __slots__ = ("_live", "_looks", "_path", "_position", "_recursive", "_rest", "task")
 
     def __init__(self, looks: Looks, path: str, recursive: bool, position: Position) -> None:
         self._looks = looks
@@ -37,10 +37,12 @@ class Counting:
         self._recursive = recursive
         self._position = position
         self._rest = 0.0
+        self._live: EventStream | None = None
         self.task: asyncio.Task[tuple[int, Node | None] | None] | None = None
 
     def begin(self, live: EventStream) -> None:
         """Count, unless the number is known, or about to be."""
+        self._live = live
         if self._position.census is not None or self.task is not None:
             return
         rest, self._rest = self._rest, min(self._rest * 2 or REST, REST_CAP)
@@ -54,6 +56,10 @@ class Counting:
     def _done(self, live: EventStream, task: asyncio.Task[tuple[int, Node | None] | None]) -> None:
         """Believe a count that was taken while one wait was open throughout, or before which all events had come."""
         self.task = None
-        look = None if task.cancelled() else task.result()
+        if task.cancelled():
+            return
+        look = task.result()
         if look is not None and not live.closed and self._position.reached <= look[0]:
             self._position.census = take_census(*look, self._recursive)
+        if self._live is not None and self._live is not live:  # it was opened while this one rested
+            self.begin(self._live)

@@ -112,7 +112,9 @@ class Identity:
     def _judge(self, seen: _Marks, index: int, raft_index: int, raft_term: int) -> None:
         """What an answer with quorum says: below what was seen before it was asked for, the store has begun anew."""
         ended = 0 < index < seen.high_water_mark or 0 < raft_index < seen.raft_index or 0 < raft_term < seen.raft_term
-        if not ended or (self.epoch, self.life) != (seen.epoch, seen.life):  # another answer has said so meanwhile
+        if (self.epoch, self.life) != (seen.epoch, seen.life):  # it was asked of what is no more
+            return
+        if not ended:
             self.reached(index, raft_index, raft_term)
             return
         self.high_water_mark, self._raft_index, self._raft_term = index, raft_index, raft_term
@@ -191,19 +193,18 @@ class Identity:
         Raises:
             EtcdError: As `call` does.
         """
-        mark = self.high_water_mark
+        mark, era = self.high_water_mark, (self.epoch, self.life)
         error: APIError | None = None
+        raft_index = raft_term = 0
         try:
             response = await call(request)
-            index = response.index
-            if index >= mark:
-                self.reached(index, response.raft_index, response.raft_term)
-                return response
+            index, raft_index, raft_term = response.index, response.raft_index, response.raft_term
         except APIError as refusal:
             error, index = refusal, refusal.index
-        if 0 < index < mark and (again := requests.with_quorum(request)) is not None:
-            return await self._read_again(call, again, index, mark)
-        self.reached(index)
+        if era == (self.epoch, self.life):  # or it tells nothing of the cluster that is there now
+            if 0 < index < mark and (again := requests.with_quorum(request)) is not None:
+                return await self._read_again(call, again, index, mark)
+            self.reached(index, raft_index, raft_term)
         if error is not None:
             raise error
         return response

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 
 from .._net.exchange import OpenStream
@@ -41,6 +41,8 @@ class WatchSpeaker:
         "_counting",
         "_failover",
         "_identity",
+        "_lags",
+        "_life",
         "_looks",
         "_path",
         "_recursive",
@@ -58,6 +60,8 @@ class WatchSpeaker:
         self._recursive = recursive
         self._catch_up = CatchUp(failover, path, recursive)
         self._counting = Counting(looks, path, recursive, position)
+        self._lags = False
+        self._life = 0
         self._asked_at = 0.0
         self._took = 0.0
         self._where = ""
@@ -79,11 +83,18 @@ class WatchSpeaker:
         self._identity.reached(index, raft_index, raft_term)
         self._took = time.monotonic() - self._asked_at
         self._where = heard.endpoint
-        return heard, Registered(index, since, cluster, self._identity.life, doubtful, ends)
+        self._lags = False
+        self._life = self._identity.life
+        return heard, Registered(index, since, cluster, self._life, doubtful, ends)
 
-    def fetch(self, todo: Fetch) -> Awaitable[Response | None]:
-        """The next event of history; `None` where there is none."""
-        return self._catch_up.fetch(todo, self._took, self._where)
+    async def fetch(self, todo: Fetch) -> Response | None:
+        """The next event of history; `None` where there is none, or where it is that of another life."""
+        event = await self._catch_up.fetch(todo, self._took, self._where)
+        if event is not None and self._identity.doubts(event.index, event.raft_index, event.raft_term):
+            if not self._lags:
+                await self.ask()
+            self._lags = True  # if no more than that: it is known until another stream is open
+        return event if self._identity.life == self._life else None
 
     @property
     def tasks(self) -> Iterable[asyncio.Task[object]]:

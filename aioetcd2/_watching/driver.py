@@ -102,7 +102,6 @@ class Driver:
         self._close_live()
         self._opening.call_off()
         self._cancel(self._renewal.task, *self._speaker.tasks)
-        self._shared.outage.leave(self)
         self._machine.happened(steps.Released())
 
     def evict(self) -> None:
@@ -117,7 +116,6 @@ class Driver:
         self.closed = True
         self._machine.position.give_up()
         self._shared.liveness.discard(self)
-        self._shared.outage.leave(self)
         self._move(None)
         self.evict()
         self._cancel(self._step, self._renewal.task, *self._speaker.tasks)
@@ -251,18 +249,20 @@ class Driver:
             since = todo.cursor if buffers else todo.since
             return self._speaker.wait(since, patient=buffers)
 
+        attempt = asyncio.current_task()  # a watch that rests and comes back at once has two for a moment
         if machine.registered and not shared.buffering.anywhere:  # there, an answer takes until the next event
-            await shared.outage.enter(self)
+            self._move(None)  # who waits here has left the endpoint
+            await shared.outage.enter(attempt)
         start = time.monotonic()
         try:
             stream = await self._opening.wait_for(shared.register(make, self._speaker.check))
             if stream is not None:
                 shared.outage.answered(machine.position.key)  # before this one leaves: or the next tries alone, too
         except EtcdError as error:
-            await self._not_opened(error, buffers, time.monotonic() - start)
+            await self._not_opened(error, attempt, buffers, time.monotonic() - start)
             return
         finally:
-            shared.outage.leave(self)
+            shared.outage.leave(attempt)
         if stream is None:
             where = self._at[0] if self._at is not None else ""
             self._tell(steps.Over(ConnectionLostError(where, "it was left, for it does not answer")))
@@ -276,7 +276,7 @@ class Driver:
         self._move((live.endpoint, live.address))
         self._tell(registered)
 
-    async def _not_opened(self, error: EtcdError, buffers: bool, took: float) -> None:
+    async def _not_opened(self, error: EtcdError, attempt: object, buffers: bool, took: float) -> None:
         outage, key = self._shared.outage, self._machine.position.key
         if not isinstance(error, (ClusterError, InvalidResponseError)):
             outage.answered(key)
@@ -284,7 +284,7 @@ class Driver:
         elif buffers and took >= HELD_BACK:
             self._tell(steps.Over(None, took))  # it was held back for as long as a proxy has patience
         elif not await self._shared.buffering.explains(error, took):
-            outage.failed(self, key, error)
+            outage.failed(attempt, key, error)
             self._tell(steps.Failed(error))
 
     async def _fetch(self, todo: steps.Fetch) -> None:

@@ -71,6 +71,7 @@ class Liveness:
         self._at: dict[Where, weakref.WeakSet[Watching]] = {}
         self._probing: dict[Where, asyncio.Task[None]] = {}
         self._answered: dict[Where, float] = {}
+        self._due: dict[str, float] = {}
 
     def add(self, watcher: Watching) -> None:
         """Count a watcher in."""
@@ -86,7 +87,7 @@ class Liveness:
         here = self._at.get(where)
         if here is None:
             here = self._at[where] = weakref.WeakSet()
-            self._probing[where] = asyncio.ensure_future(self._keep_probing(where, here))
+            self._probing[where] = asyncio.ensure_future(self._keep_probing(where, here, self._first_due(endpoint)))
         here.add(watcher)
 
     def detach(self, watcher: Watching, endpoint: str, address: str | None) -> None:
@@ -99,6 +100,15 @@ class Liveness:
                 del self._at[where]
                 self._answered.pop(where, None)
                 self._probing.pop(where).cancel()
+
+    def _first_due(self, endpoint: str) -> float:
+        """When to probe: an interval from now, or when that was due before all had left, be it long ago.
+
+        Or an endpoint that ends each wait before the first probe would never be probed.
+        """
+        now = asyncio.get_running_loop().time()
+        self._due = {each: due for each, due in self._due.items() if due > now - self._probe_interval}
+        return self._due.setdefault(endpoint, now + self._probe_interval)
 
     def answered_at(self, endpoint: str, address: str | None) -> float | None:
         """When an endpoint answered a probe for the last time."""
@@ -151,14 +161,13 @@ class Liveness:
         except EtcdError:
             return None, None  # it answers, and that is what was asked
 
-    async def _keep_probing(self, where: Where, here: weakref.WeakSet[Watching]) -> None:
+    async def _keep_probing(self, where: Where, here: weakref.WeakSet[Watching], due: float) -> None:
         loop = asyncio.get_running_loop()
-        due = loop.time()
-        thorough_at = due + THOROUGH_EVERY
+        thorough_at = loop.time() + THOROUGH_EVERY
         rest = random.uniform(*REST)
         while not self._failover.closed:
-            due = max(due + self._probe_interval, loop.time())
-            await asyncio.sleep(due - loop.time())
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            due = self._due[where[0]] = max(due, loop.time()) + self._probe_interval
             thorough = loop.time() >= thorough_at
             if thorough:
                 thorough_at = loop.time() + THOROUGH_EVERY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 from .._net.exchange import OpenStream
@@ -43,7 +43,7 @@ class Speaker(Protocol):
     def hear(self, stream: OpenStream, since: int | None, *, ends: bool) -> tuple[EventStream, Registered]:
         """A stream in the words of the API, and what its header says."""
 
-    def fetch(self, todo: Fetch) -> Awaitable[Response | None]:
+    async def fetch(self, todo: Fetch) -> Response | None:
         """The next event of history; `None` where there is none."""
 
     @property

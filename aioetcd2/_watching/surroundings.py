@@ -100,5 +100,6 @@ class Surroundings:
 
     async def close(self) -> None:
         """Close every watcher, and end all that goes on for them."""
+        self.outage.close()
         await self.liveness.close()
         await self.looks.close()
