@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from aioetcd2 import Node
-from aioetcd2._v2.census import Census
+from aioetcd2._v2.census import Subtree
 from aioetcd2._v2.counting import Counting
 from aioetcd2._v2.position import Position
 from aioetcd2._v2.stream import EventStream
@@ -29,11 +29,11 @@ class Looking:
         self.asked: list[tuple[str, bool, float]] = []
         self.cursors: list[int | None] = []
         self.wanted: Callable[[], bool] = lambda: False
-        self.counted: asyncio.Future[tuple[int, Node | None] | None] = asyncio.get_running_loop().create_future()
+        self.counted: asyncio.Future[tuple[int, Subtree] | None] = asyncio.get_running_loop().create_future()
 
     async def in_background(
         self, path: str, recursive: bool, rest: float, cursor: Callable[[], int | None], wanted: Callable[[], bool]
-    ) -> tuple[int, Node | None] | None:
+    ) -> tuple[int, Subtree] | None:
         self.asked.append((path, recursive, rest))
         self.wanted = wanted
         self.counted = asyncio.get_running_loop().create_future()
@@ -43,6 +43,9 @@ class Looking:
 
 
 TREES = {1: Node("/a"), 3: Node("/a", None, True, (Node("/a/b"), Node("/a/c")))}
+
+Counted = tuple[int, int]
+"""At which index, and how many."""
 
 
 class Live:
@@ -62,13 +65,13 @@ class Case:
         self.counting.begin(cast(EventStream, self.live))
         await asyncio.sleep(0)
 
-    async def end_one(self, census: Census | None) -> None:
-        self.looks.counted.set_result(None if census is None else (census.index, TREES[census.count]))
+    async def end_one(self, counted: Counted | None) -> None:
+        self.looks.counted.set_result(None if counted is None else (counted[0], Subtree(TREES[counted[1]], True)))
         for _ in range(5):
             await asyncio.sleep(0)
 
-    async def end(self, census: Census | None) -> None:
-        await self.end_one(census)
+    async def end(self, counted: Counted | None) -> None:
+        await self.end_one(counted)
         while self.counting.task is not None:
             await asyncio.sleep(0)
 
@@ -82,7 +85,7 @@ async def test_a_number_that_is_not_known_is_counted_once_at_a_time() -> None:
     for _ in range(3):
         await case.begin()
     assert case.looks.asked == [("/v2/keys/a", True, 0.0)]
-    await case.end(Census(5, 3, 5))
+    await case.end((5, 3))
     assert case.number == 3
     assert case.looks.cursors == [5]
     await case.begin()
@@ -93,7 +96,7 @@ async def test_a_number_is_lost_and_counted_again_after_longer_and_longer_rests(
     case = Case()
     for _ in range(12):
         await case.begin()
-        await case.end(Census(5, 3, 5))
+        await case.end((5, 3))
         case.position.census = None
     assert [rest for _, _, rest in case.looks.asked] == [0, 5, 10, 20, 40, 60, 60, 60, 60, 60, 60, 60]
 
@@ -101,15 +104,15 @@ async def test_a_number_is_lost_and_counted_again_after_longer_and_longer_rests(
 @pytest.mark.parametrize(
     ("cursor", "closed", "counted", "number"),
     [
-        (5, False, Census(5, 3, 5), 3),
-        (5, False, Census(6, 3, 6), 3),
-        (None, False, Census(0, 3, 0), 3),
-        (6, False, Census(5, 3, 5), None),  # an event that may have been counted in would be counted twice
-        (5, True, Census(5, 3, 5), None),  # an event may have been missed
+        (5, False, (5, 3), 3),
+        (5, False, (6, 3), 3),
+        (None, False, (0, 3), 3),
+        (6, False, (5, 3), None),  # an event that may have been counted in would be counted twice
+        (5, True, (5, 3), None),  # an event may have been missed
         (5, False, None, None),
     ],
 )
-async def test_what_is_believed(cursor: int | None, closed: bool, counted: Census | None, number: int | None) -> None:
+async def test_what_is_believed(cursor: int | None, closed: bool, counted: Counted | None, number: int | None) -> None:
     case = Case()
     await case.begin()
     case.position.cursor = cursor
@@ -134,7 +137,7 @@ async def test_cancelled_counting_may_begin_again() -> None:
     case.counting.task.cancel()
     await asyncio.sleep(0.01)
     await case.begin()
-    await case.end(Census(7, 1, 7))
+    await case.end((7, 1))
     assert case.number == 1
 
 
@@ -147,6 +150,6 @@ async def test_a_wait_that_was_opened_while_an_older_count_rests_has_its_own() -
     await case.end_one(None)
     assert [rest for _, _, rest in case.looks.asked] == [0.0, 5.0]
     assert case.looks.wanted()
-    await case.end(Census(7, 1, 7))
+    await case.end((7, 1))
     assert case.number == 1
     assert len(case.looks.asked) == 2

@@ -10,7 +10,8 @@ import pytest
 
 from aioetcd2 import ClusterError, ConnectError, KeyNotFoundError, Node, NotDirError, UnauthorizedError
 from aioetcd2._watching import looks as looks_module
-from aioetcd2._watching.looks import AT_ONCE, GRACE, KEPT, Looks, Seen
+from aioetcd2._watching.looks import AT_ONCE, GRACE, KEPT, Looks
+from aioetcd2._watching.steps import Seen
 
 from .clockwork import Clock, idle, stop_clocks
 from .scripted import ONE, Etcd, surroundings
@@ -328,9 +329,9 @@ async def test_a_look_is_a_get() -> None:
     etcd = Etcd()
     looks = surroundings(etcd, 10.0, 0.1).looks
     etcd.state = (31, TREE)
-    assert await looks.look(PATH, True) == (31, TREE)
-    assert await looks.look(PATH, False) == (31, TREE)
-    assert await looks.look(PATH, True, quorum=True) == (31, TREE)
+    for recursive, quorum, number in ((True, False, 3), (False, False, 1), (True, True, 3)):
+        index, tree = await looks.look(PATH, recursive, quorum=quorum)
+        assert (index, tree.node, tree.count) == (31, TREE, number)
     assert etcd.reads == [f"{PATH}?recursive=true", PATH, f"{PATH}?recursive=true&quorum=true"]
     await looks.close()
 
@@ -340,7 +341,8 @@ async def test_a_look_at_nothing() -> None:
     looks = surroundings(etcd, 10.0, 0.1).looks
     for absent in (KeyNotFoundError(100, "Key not found", "/a", 32), NotDirError(104, "Not a directory", "/a", 32)):
         etcd.state = absent
-        assert await looks.look(PATH, True) == (32, None)
+        index, tree = await looks.look(PATH, True)
+        assert (index, tree.node) == (32, None)
     etcd.state = NOT_ALLOWED
     with pytest.raises(UnauthorizedError):
         await looks.look(PATH, True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioetcd2 import APIError, Node, Response
-from aioetcd2._v2.census import Census, after, count, walk
+from aioetcd2._v2.census import Census, Subtree
 from aioetcd2._v2.position import Position
 
 from .store_model import StoreModel
@@ -38,8 +39,22 @@ def where(position: Position) -> tuple[int | None, int | None]:
     return position.cursor, position.index
 
 
-def counted(position: Position) -> Census | None:
-    return position.census
+def tree(node: Node | None, recursive: bool = True) -> Subtree:
+    return Subtree(node, recursive)
+
+
+def census(index: int, number: int, key: str = "/a", recursive: bool = True, *directories: str) -> Census:
+    """A census of so many nodes, among which there are these directories."""
+    nodes = [directory(each, 1) for each in directories] + [file("/x", 1)] * (number - len(directories))
+    if not nodes:
+        return Census(index, tree(None), key, recursive)
+    first = nodes[0]
+    whole = Node(first.key, first.value, first.dir, tuple(nodes[1:]), 1, 1)
+    return Census(index, tree(whole), key, recursive)
+
+
+def counted(position: Position) -> tuple[int, int] | None:
+    return None if position.census is None else (position.census.index, position.census.count)
 
 
 def made(key: str, index: int, prev_node: Node | None = None) -> Response:
@@ -75,16 +90,15 @@ def test_it_begins_where_it_is_told_to() -> None:
     position.begin(1)
     assert where(position) == (1, 1)
     position.begin(9)
-    position.begin_with(9, file("/a", 8))
     assert where(position) == (1, 1)
     assert position.census is None
 
 
-def test_it_begins_with_a_look_at_the_keys() -> None:
+def test_it_skips_to_a_look_at_the_keys() -> None:
     position = Position("a", True, None)
-    position.begin_with(9, directory("/a", 3, file("/a/b", 4), directory("/a/c", 5, file("/a/c/d", 6))))
+    position.skip(9, tree(directory("/a", 3, file("/a/b", 4), directory("/a/c", 5, file("/a/c/d", 6)))))
     assert position.cursor == position.index == 9
-    assert position.census == Census(9, 4, 9)
+    assert counted(position) == (9, 4)
 
 
 def test_it_begins_at_zero_where_that_is_asked_for() -> None:
@@ -149,10 +163,10 @@ def test_giving_up_with_nothing_pending_goes_back_to_the_cursor() -> None:
 
 def test_a_resync_is_an_event_of_its_own_index() -> None:
     position = Position("a", True, 3)
-    position.resync(9, directory("/a", 4, file("/a/b", 8)))
+    position.resync(9, tree(directory("/a", 4, file("/a/b", 8))))
     assert position.cursor == 9
     assert position.index == 3
-    assert position.census == Census(9, 2, 9)
+    assert counted(position) == (9, 2)
     resync = position.pop()
     assert (resync.action, resync.index) == ("resync", 9)
     assert resync.node == directory("/a", 4, file("/a/b", 8))
@@ -161,7 +175,7 @@ def test_a_resync_is_an_event_of_its_own_index() -> None:
 
 def test_what_follows_a_resync_waits_behind_it() -> None:
     position = Position("a", False, 3)
-    position.resync(9, None)
+    position.resync(9, tree(None))
     position.take(event("/a", 10))
     assert position.index == 3
     assert position.pop().action == "resync"
@@ -217,12 +231,30 @@ def test_an_event_concerns_a_watch(key: str, recursive: bool, action: str, where
 # --- counting -------------------------------------------------------------------------------------------------------
 
 
-def test_walk_visits_all_or_one() -> None:
-    tree = directory("/a", 1, file("/a/b", 2), directory("/a/c", 3, file("/a/c/d", 4)))
-    assert sorted(node.key for node in walk(tree, True)) == ["/a", "/a/b", "/a/c", "/a/c/d"]
-    assert [node.key for node in walk(tree, False)] == ["/a"]
-    assert list(walk(None, True)) == []
-    assert (count(tree, True), count(tree, False), count(None, True)) == (4, 1, 0)
+def test_a_subtree_has_all_or_one() -> None:
+    node = directory("/a", 1, file("/a/b", 2), directory("/a/c", 3, file("/a/c/d", 4)))
+    whole, one, none = tree(node), tree(node, False), tree(None)
+    assert sorted(each.key for each in whole.walk()) == ["/a", "/a/b", "/a/c", "/a/c/d"]
+    assert [each.key for each in one.walk()] == ["/a"]
+    assert list(none.walk()) == []
+    assert [each.count for each in (whole, one, none)] == [4, 1, 0]
+    assert [each.newest for each in (whole, one, none)] == [4, 1, 0]
+    assert [each.directories for each in (whole, one, none)] == [{"/a": 1, "/a/c": 3}, {"/a": 1}, {}]
+    assert [list(whole.directories_since(index)) for index in (0, 1, 3)] == [["/a", "/a/c"], ["/a/c"], []]
+
+
+def test_a_subtree_is_counted_once() -> None:
+    class Counted(Subtree):
+        times = 0
+
+        def walk(self) -> Iterator[Node]:
+            self.times += 1
+            return super().walk()
+
+    seen = Counted(directory("/a", 1, file("/a/b", 2)), True)
+    for each in range(3):
+        Position("a", True, each).skip(5, seen)
+    assert (seen.count, seen.newest, seen.times) == (2, 2, 1)
 
 
 NOT_KNOWN = None
@@ -243,12 +275,12 @@ FILE = file("/a", 2)
         pytest.param("/a", True, 4, event("/a/b", 6, "update", file("/a/b", 2)), 4, id="updated below"),
         pytest.param("/a", True, 4, event("/a/b", 6, "create"), 5, id="created below"),
         pytest.param("/a", True, 4, event("/a/b", 6, "set"), 5, id="set below"),
-        pytest.param("/a", True, 4, made("/a/b", 6), NOT_KNOWN, id="a directory created below"),
+        pytest.param("/a", True, 4, made("/a/b", 6), 5, id="a directory created below"),
         pytest.param("/a", False, 0, made("/a", 6), 1, id="a directory created"),
-        pytest.param("/a", True, 0, event("/a/b", 6, "create"), NOT_KNOWN, id="created with its parent"),
-        pytest.param("/a", True, 4, event("/a/b/c", 6, "create"), NOT_KNOWN, id="created deep below"),
+        pytest.param("/a", True, 0, event("/a/b", 6, "create"), 2, id="created with its parent"),
+        pytest.param("/a", True, 4, event("/a/b/c", 6, "create"), 6, id="created deep below"),
         pytest.param("", True, 4, event("/b", 6, "create"), 5, id="created in the root"),
-        pytest.param("", True, 4, event("/b/c", 6, "create"), NOT_KNOWN, id="created below the root"),
+        pytest.param("", True, 4, event("/b/c", 6, "create"), 6, id="created below the root"),
         pytest.param("/a", True, 4, event("/a/b/c", 6, "delete", file("/a/b/c", 2)), 3, id="deleted below"),
         pytest.param("/a", True, 4, event("/a/b", 6, "expire", file("/a/b", 2)), 3, id="expired below"),
         pytest.param("/a", True, 4, event("/a/b", 6, "delete"), NOT_KNOWN, id="deleted without a word"),
@@ -262,26 +294,53 @@ FILE = file("/a", 2)
     ],
 )
 def test_the_number_after_an_event(key: str, recursive: bool, before: int, happened: Response, number: int) -> None:
-    known = after(Census(NEVER_MIND, before, NEVER_MIND), happened, key, recursive)
-    assert (None if known is None else known.count) == number
-    if known is not None and number != before:
-        assert (known.index, known.base) == (6, NEVER_MIND)
+    there = [key] if recursive and before else []
+    known = census(NEVER_MIND, before, key, recursive, *there)
+    assert (known.count if known.follow(happened) else None) == number
+    if number is not None and number != before:
+        assert known.index == 6
+
+
+def test_directories_that_come_with_a_key_are_counted_in_once() -> None:
+    known = census(5, 2, "/a", True, "/a", "/a/b")
+    numbers = []
+    for index, key in enumerate(("/a/b/c/d/e", "/a/b/c/d/f", "/a/b/c/g", "/a/h/i/j", "/a/h/i/k", "/a/h/l"), 6):
+        assert known.follow(event(key, index, "create"))
+        numbers.append(known.count)
+    assert numbers == [5, 6, 7, 10, 11, 12]
+    assert known.follow(made("/a/h/m/n", 12))
+    assert known.count == 14
+    assert known.follow(event("/a/h/m/n/o", 13, "create"))
+    assert known.count == 15
+
+
+def test_directories_that_a_deletion_above_took_along_come_anew() -> None:
+    known = census(5, 3, "/a", True, "/a", "/a/b")
+    assert known.follow(event("/a/c/d", 6, "create"))
+    assert known.follow(event("/a", 7, "delete", directory("/a", 1)))
+    for index, key, number in ((8, "/a/b/x", 3), (9, "/a/c/d", 5)):
+        assert known.follow(event(key, index, "create"))
+        assert known.count == number
 
 
 def test_an_event_without_a_node_changes_no_number() -> None:
-    assert after(Census(5, 4, 3), Response("delete"), "/a", True) == Census(5, 4, 3)
+    known = census(5, 4)
+    assert known.follow(Response("delete"))
+    assert (known.index, known.count) == (5, 4)
 
 
 def test_a_census_is_kept_up_only_where_there_is_one() -> None:
     position = Position("a", True, 3)
     position.take(event("/a/b", 4, "create"))
     assert position.census is None
-    position.skip(5, directory("/a", 1, file("/a/b", 4)))
+    position.skip(5, tree(directory("/a", 1, file("/a/b", 4))))
     assert where(position) == (5, 3)
-    assert counted(position) == Census(5, 2, 5)
+    assert counted(position) == (5, 2)
     position.take(event("/a/c", 6, "create"))
     position.take(event("/else", 7, "create"))
-    assert counted(position) == Census(6, 3, 5)
+    assert counted(position) == (6, 3)
+    position.take(event("/a/b", 8, "delete", directory("/a/b", 4)))
+    assert position.census is None
 
 
 # --- what may have been missed --------------------------------------------------------------------------------------
@@ -315,12 +374,24 @@ def test_what_is_there_tells_whether_events_were_missed(
     recursive: bool, known: int | None, node: Node | None, missed: bool
 ) -> None:
     position = Position("a", recursive, 5)
-    position.census = None if known is None else Census(4, known, 3)
-    assert position.may_have_missed(node) is missed
+    if known is not None:
+        position.census = census(3, known, "/a", recursive)
+        position.census.index = 4
+    assert position.may_have_missed(tree(node, recursive)) is missed
+
+
+def test_a_directory_that_an_event_has_told_of_was_not_made_without_a_word() -> None:
+    position = Position("a", True, 5)
+    position.skip(5, tree(directory("/a", 1)))
+    position.take(event("/a/b/c", 6, "create"))
+    there = directory("/a", 1, directory("/a/b", 6, file("/a/b/c", 6)))
+    assert not position.may_have_missed(tree(there))
+    other = directory("/a", 1, directory("/a/d", 6, file("/a/d/c", 6)))
+    assert position.may_have_missed(tree(other))
 
 
 def test_before_it_begins_anything_may_have_been_missed() -> None:
-    assert Position("a", False, None).may_have_missed(file("/a", 1))
+    assert Position("a", False, None).may_have_missed(tree(file("/a", 1)))
 
 
 KEYS = ["a", "a/b", "a/b/c", "a/d", "a/d/_e", "a/_h/i", "a/b/f", "ab"]
@@ -336,15 +407,15 @@ def do(store: StoreModel, action: str, key: str) -> None:
         store.index -= 1
 
 
-def seen(store: StoreModel, key: str, recursive: bool) -> Node | None:
+def seen(store: StoreModel, key: str, recursive: bool) -> Subtree:
     try:
-        return store.get(key, recursive=recursive).node
+        return Subtree(store.get(key, recursive=recursive).node, recursive)
     except APIError:
-        return None
+        return Subtree(None, recursive)
 
 
-def snapshot(node: Node | None, recursive: bool) -> set[tuple[str, int]]:
-    return {(each.key, each.modified_index) for each in walk(node, recursive)}
+def snapshot(seen: Subtree) -> set[tuple[str, int]]:
+    return {(each.key, each.modified_index) for each in seen.walk()}
 
 
 @RANDOM
@@ -378,15 +449,15 @@ def test_whatever_left_a_trace_is_told(
     there = seen(store, key, recursive)
     known = position.census
     unheard: set[tuple[str, int]] = set()
-    if known is not None and known.count != count(there, recursive):
+    if known is not None and known.count != there.count:
         # directories that were made without an event, with a key inside that is hidden, or not watched
-        new = {each.key for each in walk(there, recursive) if each.dir and each.created_index > known.base}
-        assert 0 < count(there, recursive) - known.count <= len(new)
-        unheard = {(path, index) for path, index in snapshot(there, recursive) if path in new}
+        new = {each.key for each in there.walk() if each.dir and each.created_index > known._base}
+        assert 0 < there.count - known.count <= len(new)
+        unheard = {(path, index) for path, index in snapshot(there) if path in new}
     for step in missed:
         do(store, *step)
     left = seen(store, key, recursive)
-    if snapshot(left, recursive) - unheard != snapshot(there, recursive) - unheard:
+    if snapshot(left) - unheard != snapshot(there) - unheard:
         assert position.may_have_missed(left)
     elif known is not None and not unheard:
         assert not position.may_have_missed(left)

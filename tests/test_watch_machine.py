@@ -19,7 +19,7 @@ from aioetcd2 import (
     UnauthorizedError,
 )
 from aioetcd2._v2 import watch_machine
-from aioetcd2._v2.census import Census
+from aioetcd2._v2.census import Subtree
 from aioetcd2._v2.position import Position
 from aioetcd2._v2.stream import index_of
 from aioetcd2._v2.watch_machine import MOST_SPOILT, State, WatchMachine
@@ -57,8 +57,9 @@ CLEARED = EventIndexClearedError(401, "The event in requested index is outdated 
 REGISTERING, STREAMING, CATCHING_UP = State.REGISTERING, State.STREAMING, State.CATCHING_UP
 DOUBTING, GAP, PAUSING = State.DOUBTING, State.GAP, State.PAUSING
 
-UNCHANGED = Node("/a", "v", modified_index=4)
-CHANGED = Node("/a", "w", modified_index=1500)
+UNCHANGED = Subtree(Node("/a", "v", modified_index=4), True)
+CHANGED = Subtree(Node("/a", "w", modified_index=1500), True)
+ABSENT = Subtree(None, True)
 
 
 def event(index: int, key: str = "/a/b") -> Response:
@@ -383,7 +384,7 @@ def test_an_index_that_the_cluster_never_had() -> None:
     assert machine.state is DOUBTING
     machine.happened(Answered(7, 0))
     machine.happened(opened(7))
-    machine.happened(Looked(7, None))
+    machine.happened(Looked(7, ABSENT))
     assert taken(machine) == ["EventIndexClearedError"]
     assert machine.position.cursor == 7
 
@@ -456,7 +457,7 @@ def test_a_resync_stands_for_what_is_lost() -> None:
     machine.happened(Looked(2001, CHANGED))
     assert machine.position.index == 10
     resync = machine.position.pop()
-    assert (resync.action, resync.index, resync.node, machine.position.index) == ("resync", 2001, CHANGED, 2001)
+    assert (resync.action, resync.index, resync.node, machine.position.index) == ("resync", 2001, CHANGED.node, 2001)
     assert taken(machine) == [2002]
 
 
@@ -469,9 +470,9 @@ def test_where_nothing_has_changed_it_goes_on_unseen() -> None:
 def test_a_count_that_is_the_same_proves_that_nothing_was_deleted() -> None:
     for count, found in ((2, []), (3, ["EventIndexClearedError"])):
         machine = machine_after(*WAYS[GAP])
-        machine.position.census = Census(10, count, 10)
+        machine.position.count(10, Subtree(Node("/a", None, True, (Node("/a/b"),) * (count - 1), 1, 1), True))
         node = Node("/a", None, True, (Node("/a/b", "v", created_index=3, modified_index=3),), 1, 1)
-        machine.happened(Looked(2001, node))
+        machine.happened(Looked(2001, Subtree(node, True)))
         assert (taken(machine), machine.position.cursor) == (found, 2001)
 
 
@@ -725,7 +726,13 @@ def test_a_renewed_stream_that_is_behind_is_doubted() -> None:
 def test_another_past_that_is_met_without_a_stream_is_told_once(signs: tuple[Registered | Answered, ...]) -> None:
     """A look alone does not say whose it is: what the next header says is where it goes on."""
     watch = WatchMachine(Position("a", False, None), False)
-    for what in (Registered(10, cluster="c1"), Released(), *signs, Registered(0, blind=True), Looked(31, None)):
+    for what in (
+        Registered(10, cluster="c1"),
+        Released(),
+        *signs,
+        Registered(0, blind=True),
+        Looked(31, ABSENT),
+    ):
         watch.happened(what)
     with pytest.raises(EventIndexClearedError):
         watch.position.pop()
@@ -740,11 +747,11 @@ def test_another_past_that_is_met_without_a_stream_is_told_once(signs: tuple[Reg
 def test_no_stream_says_nothing_of_the_life() -> None:
     watch = WatchMachine(Position("a", False, None), False)
     watch.happened(Registered(10, cluster="c1", life=2))
-    watch.position.skip(10, Node("/a", "v", created_index=4, modified_index=4))
+    watch.position.skip(10, Subtree(Node("/a", "v", created_index=4, modified_index=4), False))
     watch.happened(Released())
     watch.happened(Cleared(EventIndexClearedError(401, "cleared", "", 2000, 400)))
     watch.happened(Registered(0, blind=True))
-    watch.happened(Looked(2000, Node("/a", "v", created_index=4, modified_index=4)))
+    watch.happened(Looked(2000, Subtree(Node("/a", "v", created_index=4, modified_index=4), False)))
     assert not watch.position.pending
     watch.happened(Registered(2001, 2000, "c1", 3))
     assert watch.state is State.GAP  # whose it was is still known

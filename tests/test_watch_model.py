@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from aioetcd2 import ClusterError, ConnectionLostError, EtcdError, EventIndexClearedError, Node, Response
 from aioetcd2._v2 import hearing, requests
+from aioetcd2._v2.census import Subtree
 from aioetcd2._v2.identity import Identity
 from aioetcd2._v2.lost_events import outdated
 from aioetcd2._v2.position import Position
@@ -292,7 +293,7 @@ class World:
                 self.tell(steps.Answered(index, self.identity.life))
             case steps.Look():
                 index, response = self.answer(lag, todo.quorum)
-                self.tell(steps.Looked(index, response.node), (store, index))
+                self.tell(steps.Looked(index, Subtree(response.node, True)), (store, index))
             case steps.Pause():
                 self.tell(steps.Woke())
         return True
@@ -343,7 +344,7 @@ class World:
             index, response = self.answer(0, todo.quorum)
             self.store.write("/a/x")
             self.tell(steps.Heard(self.note(self.store, self.stream.read(9))))
-            self.tell(steps.Looked(index, response.node), (self.store, index))
+            self.tell(steps.Looked(index, Subtree(response.node, True)), (self.store, index))
 
     def take(self, most: int) -> None:
         while self.machine.position.has_event and most:

@@ -30,6 +30,7 @@ from aioetcd2 import (
 from aioetcd2._net.failover import Failover
 from aioetcd2._net.request import Request
 from aioetcd2._net.transport import Transport
+from aioetcd2._v2.census import Subtree
 from aioetcd2.testing import EtcdServer
 
 from .conftest import FAST_CLUSTER
@@ -623,3 +624,34 @@ async def test_two_hundred_watches_in_an_outage(
         assert openings.most <= 128
         assert len(warnings(caplog)) <= 1
         assert used < 0.3 * lasted, "of a core, with asyncio's debug mode on"
+
+
+async def test_one_look_serves_all_watches_of_a_path_also_when_directories_come(
+    server: EtcdServer, prefix: str
+) -> None:
+    """And the count that it began stays right: nothing has to be looked at again."""
+    looks: list[str] = []
+
+    async def sent(session: object, context: object, params: aiohttp.TraceRequestStartParams) -> None:
+        if params.method == "GET" and "recursive" in params.url.query and "wait" not in params.url.query:
+            looks.append(params.url.path)
+
+    traces = aiohttp.TraceConfig()
+    traces.on_request_start.append(sent)
+    async with Client(server.endpoints) as writer, Client(server.endpoints, trace_configs=[traces]) as client:
+        await asyncio.gather(*(writer.keys.set(f"{prefix}/{each}", "x") for each in range(50)))
+        watchers = [client.keys.watch(prefix, recursive=True) for _ in range(50)]
+        await asyncio.gather(*(watcher.__aenter__() for watcher in watchers))
+        written = [(await writer.keys.set(f"{prefix}/a/{each}/b/c", "x")).index for each in range(5)]
+        for watcher in watchers:
+            assert await take(watcher, 5) == written
+        await asyncio.sleep(1.0)
+        tree = (await writer.keys.get(prefix, recursive=True)).node
+        number = Subtree(tree, True).count
+        for watcher in watchers:
+            census = watcher._machine.position.census  # type: ignore[attr-defined]
+            assert census is not None
+            assert census.count == number
+        assert len(looks) == 1, looks
+        for watcher in watchers:
+            await watcher.aclose()

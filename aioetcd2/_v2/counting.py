@@ -7,8 +7,7 @@ from functools import partial
 
 from .._watching.looks import Looks
 from .._watching.speaker import EventStream
-from ..models import Node
-from .census import take_census
+from .census import Subtree
 from .position import Position
 
 REST = 5.0
@@ -38,7 +37,7 @@ class Counting:
         self._position = position
         self._rest = 0.0
         self._live: EventStream | None = None
-        self.task: asyncio.Task[tuple[int, Node | None] | None] | None = None
+        self.task: asyncio.Task[tuple[int, Subtree] | None] | None = None
 
     def begin(self, live: EventStream) -> None:
         """Count, unless the number is known, or about to be."""
@@ -53,13 +52,13 @@ class Counting:
         )
         self.task.add_done_callback(partial(self._done, live))
 
-    def _done(self, live: EventStream, task: asyncio.Task[tuple[int, Node | None] | None]) -> None:
+    def _done(self, live: EventStream, task: asyncio.Task[tuple[int, Subtree] | None]) -> None:
         """Believe a count that was taken while one wait was open throughout, or before which all events had come."""
         self.task = None
         if task.cancelled():
             return
         look = task.result()
         if look is not None and not live.closed and self._position.reached <= look[0]:
-            self._position.census = take_census(*look, self._recursive)
+            self._position.count(*look)
         if self._live is not None and self._live is not live:  # it was opened while this one rested
             self.begin(self._live)

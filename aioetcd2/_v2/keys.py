@@ -9,10 +9,12 @@ from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
 from .._watching.driver import Driver
+from .._watching.steps import Seen
 from .._watching.surroundings import Surroundings
 from ..errors import APIError, ClusterError, InvalidResponseError, KeyNotFoundError, NotDirError
-from ..models import Health, Node, Response
+from ..models import Health, Response
 from . import requests, responses
+from .census import Subtree
 from .identity import Identity
 from .position import Position
 from .watch_machine import WatchMachine
@@ -51,12 +53,12 @@ def surroundings_of(
     def call(request: Request) -> Awaitable[Response]:
         return failover.call(request, responses.keys)
 
-    async def read(path: str, recursive: bool, quorum: bool) -> tuple[int, Node | None]:
+    async def read(path: str, recursive: bool, quorum: bool) -> Seen:
         try:
             response = await identity.read(call, requests.read(path, recursive, quorum=quorum))
         except (KeyNotFoundError, NotDirError) as absent:
-            return absent.index, None
-        return response.index, response.node
+            return absent.index, Subtree(None, recursive)
+        return response.index, Subtree(response.node, recursive)
 
     def ask(path: str) -> Coroutine[Any, Any, int]:
         return identity.ask(call, requests.read(path, quorum=True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .._net.request import MANY_SLASHES
 from ..errors import EtcdError, EventIndexClearedError
-from ..models import Node, Response
-from .census import DELETIONS, Census, after, is_missing_some, take_census, walk
+from ..models import Response
+from .census import DELETIONS, Census, Subtree
 from .stream import index_of
 
 
@@ -64,32 +64,31 @@ class Position:
         if self.cursor is None and index > 0:
             self.cursor = index
 
-    def begin_with(self, index: int, node: Node | None) -> None:
-        """Begin at an index, where none was given, with what was there then."""
-        if self.cursor is None:
-            self.skip(index, node)
-
     def take(self, event: Response) -> bool:
         """Move on to an event; false if it was known already."""
         node = event.node
         if node is None or node.modified_index <= self.reached:
             return False
         if self._concerns(node.key, event.action):
-            if self.census is not None:
-                self.census = after(self.census, event, self.key, self._recursive)
+            if self.census is not None and not self.census.follow(event):
+                self.census = None
             self._add(event)
         self.cursor = node.modified_index
         return True
 
-    def skip(self, index: int, node: Node | None) -> None:
+    def skip(self, index: int, tree: Subtree) -> None:
         """Move on to what was there at an index, whatever happened before."""
         self.cursor = index
-        self.census = take_census(index, node, self._recursive)
+        self.count(index, tree)
 
-    def resync(self, index: int, node: Node | None) -> None:
+    def count(self, index: int, tree: Subtree) -> None:
+        """Keep the number of keys there were at an index."""
+        self.census = Census(index, tree, self.key, self._recursive)
+
+    def resync(self, index: int, tree: Subtree) -> None:
         """Move on likewise, with an event that says so."""
-        self._add(Response("resync", node, index=index))
-        self.skip(index, node)
+        self._add(Response("resync", tree.node, index=index))
+        self.skip(index, tree)
 
     def pop(self) -> Response:
         """Give away the oldest event.
@@ -116,18 +115,17 @@ class Position:
         self.cursor = self.index
         self.pending.clear()
 
-    def may_have_missed(self, node: Node | None) -> bool:
+    def may_have_missed(self, tree: Subtree) -> bool:
         """Whether anything under the key may have changed after the cursor, going by what is there now.
 
         A node that is still the same proves that nothing happened to it; below it a deletion leaves no trace but a
         smaller number of keys.
         """
-        since = self.cursor
-        if since is None or any(each.modified_index > since for each in walk(node, self._recursive)):
+        if self.cursor is None or tree.newest > self.cursor:
             return True
-        if node is not None and not (node.dir and self._recursive):
+        if tree.node is not None and not tree.is_whole_directory:
             return False
-        return self.census is None or is_missing_some(self.census, node, self._recursive)
+        return self.census is None or self.census.is_missing_some(tree)
 
     def _add(self, event: Response) -> None:
         if not self.pending:

@@ -353,15 +353,15 @@ class WatchMachine:
             return
         position = self.position
         lost = self._lost
-        if lost is None and position.cursor is not None and position.may_have_missed(what.node):
+        if lost is None and position.cursor is not None and position.may_have_missed(what.tree):
             lost = self._cleared_by
         if lost is not None and self._resync:
-            position.resync(what.index, what.node)
+            position.resync(what.index, what.tree)
             self.resyncs += 1
         else:
             if lost is not None:
                 position.tell(lost_events(lost, position.key, what.index))
-            position.skip(what.index, what.node)
+            position.skip(what.index, what.tree)
         self._settle(stream)
 
     def _settle(self, hearing: Hearing) -> None:

@@ -12,9 +12,9 @@ from .._net.failover import Failover
 from .._net.request import Request
 from .._watching import speaker
 from .._watching.looks import Looks
-from .._watching.steps import Answered, Cleared, Fetch, Happening, Refused, Registered
+from .._watching.steps import Answered, Cleared, Fetch, Happening, Refused, Registered, Seen
 from ..errors import EtcdError, EventIndexClearedError
-from ..models import Node, Response
+from ..models import Response
 from . import requests, responses
 from .catch_up import CatchUp
 from .counting import Counting
@@ -109,7 +109,7 @@ class WatchSpeaker:
         """End what fetches."""
         await self._catch_up.stop()
 
-    def look(self, *, quorum: bool, at_least: int) -> Coroutine[Any, Any, tuple[int, Node | None]]:
+    def look(self, *, quorum: bool, at_least: int) -> Coroutine[Any, Any, Seen]:
         """What is watched, and the index at which it was so."""
         return self._looks.look(self._path, self._recursive, quorum=quorum, at_least=at_least)
 

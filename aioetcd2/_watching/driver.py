@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from .._net.request import Request
 from ..errors import ClientClosedError, ClusterError, ConnectionLostError, EtcdError, InvalidResponseError
-from ..models import Node, Response
+from ..models import Response
 from . import steps
 from .buffering import HELD_BACK
 from .opening import Opening, consume_exception, settle
@@ -328,15 +328,15 @@ class Driver:
             return  # the stream is over, and the machine knows
         resyncs = self._machine.resyncs
         try:
-            index, node = look.result()
+            seen = look.result()
         except EtcdError as error:
             self._tell(self._mapped(error))
         else:
-            self._tell(steps.Looked(index, node))
+            self._tell(steps.Looked(*seen))
             if self._machine.resyncs != resyncs:
-                self._shared.reporter.watch_resynchronized(self._machine.position.key, index)
+                self._shared.reporter.watch_resynchronized(self._machine.position.key, seen[0])
 
-    async def _listen_until(self, done: asyncio.Task[tuple[int, Node | None]]) -> None:
+    async def _listen_until(self, done: asyncio.Task[steps.Seen]) -> None:
         """Take what the stream brings until a task is done, or the stream is over."""
         while not done.done() and (live := self._live) is not None:
             reading = asyncio.ensure_future(live.read())

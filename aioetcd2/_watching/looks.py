@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from ..errors import APIError, EtcdError
-from ..models import Node
 from .opening import consume_exception, settle
+from .steps import Seen
 
 T = TypeVar("T")
 
-Seen = tuple[int, Node | None]
 Read = Callable[[str, bool, bool], Coroutine[Any, Any, Seen]]
 """Reads a path, with all below it perhaps, with quorum perhaps: its index, and what is there."""
 
@@ -112,12 +111,12 @@ class Looks:
             async with self._turn:
                 if not wanted():
                     return None
-                index, node = await self.look(path, recursive, at_least=cursor() or 0)
+                seen = await self.look(path, recursive, at_least=cursor() or 0)
         except EtcdError:
             return None
-        if cursor() != index:
+        if cursor() != seen[0]:
             await asyncio.sleep(GRACE)
-        return index, node
+        return seen
 
     def forget(self) -> None:
         """Forget what was seen: it is of another cluster, or of another life of this one."""

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from .._net.exchange import OpenStream
 from .._net.request import Request
 from ..errors import EtcdError
-from ..models import Node, Response
-from .steps import Answered, Fetch, Happening, Registered
+from ..models import Response
+from .steps import Answered, Fetch, Happening, Registered, Seen
 
 
 class EventStream(Protocol):
@@ -56,7 +56,7 @@ class Speaker(Protocol):
     async def stop_fetching(self) -> None:
         """End what fetches."""
 
-    def look(self, *, quorum: bool, at_least: int) -> Coroutine[Any, Any, tuple[int, Node | None]]:
+    def look(self, *, quorum: bool, at_least: int) -> Coroutine[Any, Any, Seen]:
         """What is watched, and the index at which it was so."""
 
     async def ask(self) -> Answered:

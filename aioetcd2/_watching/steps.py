@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
 from ..errors import EtcdError
-from ..models import Node, Response
+from ..models import Response
 
 
 class Patience(Enum):
@@ -134,10 +134,10 @@ class Answered(Struct, frozen=True):
 
 
 class Looked(Struct, frozen=True):
-    """What is watched, as it was at an index."""
+    """What is watched, as it was at an index, in the words of an API."""
 
     index: int
-    node: Node | None
+    tree: Any
 
 
 class Failed(Struct, frozen=True):
@@ -187,6 +187,10 @@ Happening = (
     | Woke
     | Released
 )
+
+
+Seen = tuple[int, Any]
+"""An index, and what was there then, in the words of an API."""
 
 
 class Progress(Protocol):
