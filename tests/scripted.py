@@ -18,6 +18,7 @@ from aioetcd2 import (
     KeyNotFoundError,
     Node,
     Response,
+    Version,
 )
 from aioetcd2._net.failover import Failover
 from aioetcd2._net.reporter import Reporter
@@ -129,6 +130,7 @@ class Etcd:
         self.quorum: int | None = None
         self.passes: Callable[[float], None] = lambda seconds: None
         self.health: Health | Exception = Health(True)
+        self.version = "3.5.1"
         self.unreachable: set[str] = set()
         self.closed = False
         self.has_choice = True
@@ -175,8 +177,10 @@ class Etcd:
         found = next((index for index in self.history if index >= wanted), None)
         return Stream() if found is None else Stream(line(found), END)
 
-    async def call(self, request: Request, decode: object) -> Response:
+    async def call(self, request: Request, decode: object) -> Response | Version:
         assert request.method == "GET"
+        if request.target == "/version":
+            return Version(self.version, self.version)
         self.reads.append(request.target)
         await asyncio.sleep(0)
         if isinstance(self.state, Exception):

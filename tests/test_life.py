@@ -8,7 +8,18 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from aioetcd2 import ConnectError, KeyNotFoundError, Node, NotDirError, Response, UnauthorizedError
+from aioetcd2 import (
+    ClientClosedError,
+    ClusterError,
+    ConnectError,
+    InvalidResponseError,
+    KeyNotFoundError,
+    Node,
+    NotDirError,
+    Response,
+    UnauthorizedError,
+    Version,
+)
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import Request
 from aioetcd2._v2 import requests
@@ -256,3 +267,59 @@ def test_an_index_below_what_was_seen_is_doubted(known: Known) -> None:
     assert known.doubts(99, 0, 0)
     assert not known.doubts(100, 0, 0)
     assert not known.doubts(0, 0, 0)
+
+
+# --- before 3.1 -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("server", "cluster", "old"),
+    [
+        ("2.3.8", "2.3.0", True),
+        ("3.0.17", "3.0.0", True),
+        ("3.1.0", "3.0.0", True),  # another member is older
+        ("3.0.17", "not_decided", True),
+        ("3.1.0", "3.1.0", False),
+        ("3.1.0-rc.0+git", "not_decided", False),
+        ("3.10.1", "3.10.0", False),
+        ("", "", False),
+        ("10.0.0", "10.0.0", False),
+    ],
+)
+async def test_members_before_3_1_are_known_by_their_version_which_is_asked_for_once(
+    server: str, cluster: str, old: bool, known: Known
+) -> None:
+    asked = 0
+
+    async def ask() -> Version:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return Version(server, cluster)
+
+    assert await asyncio.gather(*(known.is_old(ask) for _ in range(3))) == [old] * 3
+    assert asked == 1
+    known.forget()
+    assert await known.is_old(ask) is old
+    assert asked == 2
+
+
+async def test_where_no_version_is_to_be_had_members_may_be_old_until_there_is_one(known: Known) -> None:
+    outcomes: list[Version | Exception] = [
+        ClusterError("GET /version", []),
+        ClientClosedError("closed"),
+        InvalidResponseError("http://a", "no etcd"),
+    ]
+
+    async def ask() -> Version:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    assert await known.is_old(ask)
+    with pytest.raises(ClientClosedError):
+        await known.is_old(ask)
+    assert not await known.is_old(ask)
+    assert not await known.is_old(ask)
+    assert not outcomes

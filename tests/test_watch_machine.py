@@ -467,6 +467,13 @@ def test_where_nothing_has_changed_it_goes_on_unseen() -> None:
     assert (machine.state, taken(machine), machine.position.cursor) == (STREAMING, [2002], 2002)
 
 
+def test_where_the_server_has_said_that_there_is_no_history_the_open_stream_goes_on() -> None:
+    machine = machine_after(*WAYS[CATCHING_UP], NothingFetched(sure=True))
+    assert (machine.state, machine.keeps_stream, machine.position.cursor) == (STREAMING, True, 11)
+    machine.happened(heard(21))
+    assert (machine.state, taken(machine), machine.position.cursor) == (STREAMING, [11, 21], 21)
+
+
 def test_a_count_that_is_the_same_proves_that_nothing_was_deleted() -> None:
     for count, found in ((2, []), (3, ["EventIndexClearedError"])):
         machine = machine_after(*WAYS[GAP])

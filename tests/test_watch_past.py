@@ -551,6 +551,110 @@ async def test_a_header_without_its_event(end: Callable[[Exchange], Any]) -> Non
         assert [seen.query.get("waitIndex") for seen in server.waits[:2]] == ["11", "11"]
 
 
+class OldEtcd:
+    """Its recursive waits compare only the first event of the history that they scan with the key itself.
+
+    So did servers before 3.1: they put a slash behind the key, and left it there for all further events.
+    """
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.events: list[dict[str, Any]] = []
+        self.index = 10
+        self.asked: list[str] = []
+        self.accepts = asyncio.Event()
+        self.accepts.set()
+        self._happened = asyncio.Condition()
+
+    async def happen(self, *keys: str) -> None:
+        for key in keys:
+            self.index += 1
+            self.events.append(key_event(key, self.index))
+        async with self._happened:
+            self._happened.notify_all()
+
+    async def behave(self, exchange: Exchange) -> bool | None:
+        seen = exchange.seen
+        self.asked.append(seen.target)
+        if seen.target == "/version":
+            return await answer({"etcdserver": self.version, "etcdcluster": self.version}, index=None)(exchange)
+        if "wait" not in seen.query:
+            ours = [each for each in self.events if each["node"]["key"].startswith("/a")]
+            newest = ours[-1]["node"] if ours else {"key": "/a", "dir": True, "modifiedIndex": 1, "createdIndex": 1}
+            return await answer({"action": "get", "node": newest}, index=self.index)(exchange)
+        await self.accepts.wait()
+        return await self._wait(exchange)
+
+    async def _wait(self, exchange: Exchange) -> bool | None:
+        query, now = exchange.seen.query, self.index
+        recursive = query.get("recursive") == "true"
+        begin = int(query.get("waitIndex") or now + 1)
+        await exchange.send(wait_header(now))
+        for event in (each for each in self.events if begin <= each["node"]["modifiedIndex"] <= now):
+            key = event["node"]["key"]
+            own = key == "/a" and (not recursive or event["node"]["modifiedIndex"] == begin)
+            if own or (recursive and key.startswith("/a/")):
+                await exchange.send(chunk(json.dumps(event).encode() + b"\n"))
+                return await (hang if "stream" in query else raw(chunk(b""), then=stay))(exchange)
+        while True:
+            for event in [each for each in self.events if each["node"]["modifiedIndex"] > now]:
+                now = event["node"]["modifiedIndex"]
+                if event["node"]["key"] == "/a" or (recursive and event["node"]["key"].startswith("/a/")):
+                    await exchange.send(chunk(json.dumps(event).encode() + b"\n"))
+                    if "stream" not in query:
+                        return await raw(chunk(b""), then=stay)(exchange)
+            async with self._happened:
+                await self._happened.wait()
+
+
+@pytest.mark.parametrize("version", ["2.3.8", "3.0.17", "3.1.0"])
+async def test_history_of_the_key_itself_is_read_apart_before_3_1(version: str) -> None:
+    """The last says that it is newer than it is, and so shows what would be lost."""
+    expected = [14, 17] if version == "3.1.0" else [13, 14, 16, 17, 19]
+    etcd = OldEtcd(version)
+    async with (
+        Misbehaver(etcd.behave) as server,
+        Client(server.endpoint) as client,
+        client.keys.watch("/a", recursive=True) as watcher,
+    ):
+        await etcd.happen("/a/first")
+        assert await take(watcher, 1) == [11]
+        etcd.accepts.clear()
+        server.hang_up()
+        await etcd.happen("/else", "/a", "/a/b", "/else", "/a", "/a/c", "/else", "/a", "/else")
+        waiting = asyncio.create_task(take(watcher, len(expected)))
+        await asyncio.sleep(0.1)
+        etcd.accepts.set()
+        assert await waiting == expected
+        if version != "3.1.0":
+            await etcd.happen("/a", "/a/d")
+            assert await take(watcher, 2) == [21, 22]
+
+
+async def test_a_quiet_key_of_an_old_server_goes_on() -> None:
+    """And the version is asked for once."""
+    etcd = OldEtcd("2.3.8")
+    async with (
+        Misbehaver(etcd.behave) as server,
+        Client(server.endpoint) as client,
+        client.keys.watch("/a", recursive=True) as watcher,
+    ):
+        await etcd.happen("/a")
+        assert await take(watcher, 1) == [11]
+        for _ in range(3):
+            etcd.accepts.clear()
+            server.hang_up()
+            await etcd.happen("/else", "/else")
+            waiting = asyncio.create_task(watcher.next())
+            await asyncio.sleep(0.1)
+            etcd.accepts.set()
+            await asyncio.sleep(1.0)
+            await etcd.happen("/a")
+            async with timeout(5):
+                assert modified(await waiting) == etcd.index
+        assert etcd.asked.count("/version") == 1
+
+
 # --- many watches -----------------------------------------------------------------------------------------------------
 
 

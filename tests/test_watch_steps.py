@@ -24,6 +24,7 @@ from aioetcd2 import (
     Node,
     Response,
     UnauthorizedError,
+    Version,
     Watcher,
 )
 from aioetcd2._net.failover import Failover
@@ -177,8 +178,9 @@ def hold_reads(case: Case) -> asyncio.Event:
     call = case.etcd.call
     release = asyncio.Event()
 
-    async def call_late(request: Request, decode: object) -> Response:
-        await release.wait()
+    async def call_late(request: Request, decode: object) -> Response | Version:
+        if request.target != "/version":
+            await release.wait()
         return await call(request, decode)
 
     case.etcd.call = call_late  # type: ignore[method-assign]

@@ -13,6 +13,7 @@ from .._net.request import Request, build
 from ..errors import (
     APIError,
     ClientClosedError,
+    ClusterError,
     ClusterMismatchError,
     ConnectionLostError,
     EtcdError,
@@ -20,11 +21,14 @@ from ..errors import (
     NotDirError,
     V2DisabledError,
 )
-from ..models import HTTPResult, Response
+from ..models import HTTPResult, Response, Version
 from . import requests, responses
 
 ASKED_AGAIN_AFTER = 1.0
 """Seconds between two questions to an endpoint that answered for another cluster, whether it still does."""
+
+WHOLE_HISTORY = (3, 1)
+"""The first version whose recursive waits leave out nothing of the history."""
 
 _LEADER = build("GET", "/v2/members/leader")
 _NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
@@ -68,12 +72,15 @@ class Identity:
         self.epoch = 0
         self.life = 0
         self.on_end_of_life: Callable[[], None] | None = None
+        self._is_old: bool | None = None
+        self._asking_age = asyncio.Lock()
 
     def forget(self) -> None:
         """Know nothing of a cluster: the next to answer is the one."""
         self.cluster = ""
         self._strangers.clear()
         self._asked_again.clear()
+        self._is_old = None
         self.epoch += 1
         self.high_water_mark = self._raft_index = self._raft_term = 0
 
@@ -105,6 +112,22 @@ class Identity:
             return absent.index
         self._judge(marks, response.index, response.raft_index, response.raft_term)
         return response.index
+
+    async def is_old(self, ask: Callable[[], Awaitable[Version]]) -> bool:
+        """Whether members may be of a version before 3.1; where none says so now, they may. Asked for once."""
+        async with self._asking_age:
+            if self._is_old is None:
+                try:
+                    version = await ask()
+                except ClientClosedError:
+                    raise
+                except ClusterError:
+                    return True
+                except EtcdError:  # something in between does not let that through: as most are
+                    self._is_old = False
+                else:
+                    self._is_old = min(map(_version, (version.server, version.cluster))) < WHOLE_HISTORY
+            return self._is_old
 
     def _marks(self) -> _Marks:
         return _Marks(self.epoch, self.life, self.high_water_mark, self._raft_index, self._raft_term)
@@ -219,3 +242,9 @@ class Identity:
             raise
         self._judge(marks, response.index, response.raft_index, response.raft_term)
         return response
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """A version to compare; none that is known, soon after the start of a cluster, is as new as any."""
+    parts = text.split(".")[:2]
+    return tuple(map(int, parts)) if all(map(str.isdecimal, parts)) else WHOLE_HISTORY

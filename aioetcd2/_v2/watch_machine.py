@@ -13,7 +13,8 @@ Streaming   the next piece                 Heard: stays; an event of history: Ca
                                            Cleared (as it is renewed): Gap. Refused: raises, Registering
 CatchingUp  a stream from now on; then     Registered: as in Registering, but stays while the stream began behind the
             the event after the cursor     cursor. Fetched: stays until the stream's beginning is reached: Streaming.
-                                           NothingFetched, Released: Registering. Cleared: Gap. Over, Failed: Pausing.
+                                           NothingFetched: Registering (Streaming, where that is sure). Released:
+                                           Registering. Cleared: Gap. Over, Failed: Pausing.
                                            Spoilt: as in Streaming. Refused: raises, Registering
 Doubting    how far the cluster has come   Answered: the member only lags: Streaming, or CatchingUp as it was; the life
                                            has ended: Gap. Over: Pausing. Failed, Cleared: Pausing, then Doubting
@@ -213,10 +214,13 @@ class WatchMachine:
         if self.position.reached >= self._hearing.index:
             self.state = State.STREAMING
 
-    def _nothing_fetched(self, _: steps.NothingFetched) -> None:
-        """A stream since the cursor brings what follows, whatever that is."""
-        self._drop()
-        self.state = State.REGISTERING
+    def _nothing_fetched(self, what: steps.NothingFetched) -> None:
+        """A stream since the cursor brings what follows, whatever that is; the open one, where that is sure."""
+        if what.sure:
+            self.state = State.STREAMING
+        else:
+            self._drop()
+            self.state = State.REGISTERING
 
     def _take(self, event: Response) -> None:
         if self.position.take(event):

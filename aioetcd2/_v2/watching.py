@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Coroutine, Iterable
 from typing import Any
 
 from .._net.exchange import OpenStream
 from .._net.failover import Failover
-from .._net.request import Request
+from .._net.request import Request, build
 from .._watching import speaker
 from .._watching.looks import Looks
-from .._watching.steps import Answered, Cleared, Fetch, Happening, Refused, Registered, Seen
+from .._watching.steps import Answered, Cleared, Fetch, Fetched, Happening, NothingFetched, Refused, Registered, Seen
 from ..errors import EtcdError, EventIndexClearedError
-from ..models import Response
+from ..models import Response, Version
 from . import requests, responses
 from .catch_up import CatchUp
 from .counting import Counting
+from .history_apart import HistoryApart
 from .identity import Identity
 from .position import Position
 from .stream import EventStream, index_of
@@ -36,11 +37,13 @@ class WatchSpeaker:
     """
 
     __slots__ = (
+        "_apart",
         "_asked_at",
         "_catch_up",
         "_counting",
         "_failover",
         "_identity",
+        "_is_old",
         "_lags",
         "_life",
         "_looks",
@@ -58,10 +61,12 @@ class WatchSpeaker:
         self._looks = looks
         self._path = path
         self._recursive = recursive
+        self._apart = HistoryApart(failover, path)
         self._catch_up = CatchUp(failover, path, recursive)
         self._counting = Counting(looks, path, recursive, position)
         self._lags = False
         self._life = 0
+        self._is_old = False
         self._asked_at = 0.0
         self._took = 0.0
         self._where = ""
@@ -87,14 +92,27 @@ class WatchSpeaker:
         self._life = self._identity.life
         return heard, Registered(index, since, cluster, self._life, doubtful, ends)
 
-    async def fetch(self, todo: Fetch) -> Response | None:
-        """The next event of history; `None` where there is none, or where it is that of another life."""
-        event = await self._catch_up.fetch(todo, self._took, self._where)
+    async def reads_history(self) -> bool:
+        """Whether a stream since an index begins with the first event after it; before etcd 3.1 it may leave it out."""
+        self._is_old = self._recursive and await self._identity.is_old(self._ask_version)
+        return not self._is_old
+
+    def _ask_version(self) -> Awaitable[Version]:
+        return self._failover.call(build("GET", "/version"), responses.version)
+
+    async def fetch(self, todo: Fetch) -> Happening:
+        """The next event of history; nothing where there is none, or where it is that of another life."""
+        if self._is_old:
+            event = await self._apart.fetch(todo, self._took)
+        else:
+            event = await self._catch_up.fetch(todo, self._took, self._where)
         if event is not None and self._identity.doubts(event.index, event.raft_index, event.raft_term):
             if not self._lags:
                 await self.ask()
             self._lags = True  # if no more than that: it is known until another stream is open
-        return event if self._identity.life == self._life else None
+        if self._identity.life != self._life:
+            return NothingFetched()
+        return NothingFetched(sure=self._is_old) if event is None else Fetched(event)
 
     @property
     def tasks(self) -> Iterable[asyncio.Task[object]]:

@@ -239,14 +239,14 @@ class Driver:
         if shared.buffering.anywhere and (todo.cursor is None or not machine.registered):
             self._tell(steps.Registered(0, blind=True))
             return
-        since: int | None = None
+        asked = since = todo.since
         buffers = False
 
         def make(endpoint: str) -> Request:
             nonlocal since, buffers  # as it was asked: the endpoint may be found to buffer meanwhile
             self._move((endpoint, None))
             buffers = shared.buffering.at(endpoint)
-            since = todo.cursor if buffers else todo.since
+            since = todo.cursor if buffers else asked
             return self._speaker.wait(since, patient=buffers)
 
         attempt = asyncio.current_task()  # a watch that rests and comes back at once has two for a moment
@@ -255,6 +255,8 @@ class Driver:
             await shared.outage.enter(attempt)
         start = time.monotonic()
         try:
+            if asked is not None and not await self._speaker.reads_history():
+                asked = None  # what is before it is fetched
             stream = await self._opening.wait_for(shared.register(make, self._speaker.check))
             if stream is not None:
                 shared.outage.answered(machine.position.key)  # before this one leaves: or the next tries alone, too
@@ -289,11 +291,11 @@ class Driver:
 
     async def _fetch(self, todo: steps.Fetch) -> None:
         try:
-            event = await self._speaker.fetch(todo)
+            fetched = await self._speaker.fetch(todo)
         except EtcdError as error:
             self._tell(self._mapped(error))
         else:
-            self._tell(steps.NothingFetched() if event is None else steps.Fetched(event))
+            self._tell(fetched)
             if self._machine.streams:
                 await self._speaker.stop_fetching()
 

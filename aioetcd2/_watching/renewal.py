@@ -49,6 +49,8 @@ class Renewal:
             return self._speaker.wait(since, patient=False)
 
         try:
+            if not await self._speaker.reads_history():
+                since = None
             stream = await self._shared.register(make, self._speaker.check)
         except (ClusterError, ConnectionLostError, InvalidResponseError):
             return

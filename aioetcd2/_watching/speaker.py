@@ -43,8 +43,11 @@ class Speaker(Protocol):
     def hear(self, stream: OpenStream, since: int | None, *, ends: bool) -> tuple[EventStream, Registered]:
         """A stream in the words of the API, and what its header says."""
 
-    async def fetch(self, todo: Fetch) -> Response | None:
-        """The next event of history; `None` where there is none."""
+    async def reads_history(self) -> bool:
+        """Whether a stream since an index begins with the first event after it."""
+
+    async def fetch(self, todo: Fetch) -> Happening:
+        """The next event of history, or nothing."""
 
     @property
     def tasks(self) -> Iterable[asyncio.Task[object]]:

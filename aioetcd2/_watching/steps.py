@@ -123,7 +123,9 @@ class Fetched(Struct, frozen=True):
 
 
 class NothingFetched(Struct, frozen=True):
-    """History has no event after that index, as far as can be told."""
+    """History has no event after that index, as far as can be told; `sure`: the server has said so."""
+
+    sure: bool = False
 
 
 class Answered(Struct, frozen=True):
