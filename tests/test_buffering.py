@@ -38,6 +38,7 @@ class Answering:
 
     async def __call__(self, endpoint: str) -> None:
         self.asked.append(endpoint)
+        await asyncio.sleep(0)
         if self.hangs:
             await asyncio.Event().wait()
         error = self.says.get(endpoint)
@@ -63,7 +64,7 @@ def buffering(answering: Answering) -> Buffering:
 
 
 def known(buffering: Buffering) -> tuple[bool, bool, bool]:
-    return buffering.anywhere, buffering.at(ONE), buffering.at(TWO)
+    return buffering.anywhere(), buffering.at(ONE), buffering.at(TWO)
 
 
 async def test_who_answers_otherwise_holds_back_for_longer_and_longer(
@@ -82,13 +83,26 @@ async def test_who_answers_otherwise_holds_back_for_longer_and_longer(
     assert [record.message for record in caplog.records] == [words] * 8
 
 
+async def test_many_that_find_it_in_one_moment_have_found_it_once(
+    buffering: Buffering, clock: Clock, answering: Answering, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or sixteen watches of a minute would make an hour of it."""
+    caplog.set_level(logging.INFO)
+    assert await asyncio.gather(*(buffering.judge(ONE) for _ in range(16))) == [True] * 16
+    assert len(caplog.records) == 1
+    assert await buffering.judge(ONE)
+    assert len(answering.asked) <= 16
+    clock.now += 60
+    assert known(buffering) == (False, False, False)
+
+
 @pytest.mark.parametrize("error", [ClusterError("GET", [ConnectError(ONE, "refused")]), APIError(0, "what?")])
 async def test_who_does_not_answer_does_not_hold_back(
     error: EtcdError, buffering: Buffering, answering: Answering
 ) -> None:
     answering.says[ONE] = error
     assert not await buffering.judge(ONE)
-    assert not buffering.anywhere
+    assert not buffering.anywhere()
 
 
 async def test_a_closed_client_judges_nobody(buffering: Buffering, answering: Answering) -> None:

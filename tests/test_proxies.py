@@ -408,6 +408,20 @@ async def test_watch_through_etcd_s_proxy(
     assert sum("holds back" in record.getMessage() for record in caplog.records) == 1
 
 
+@pytest.mark.slow
+async def test_watches_without_a_header_timeout_through_etcd_s_proxy(proxy: str, client: Client, prefix: str) -> None:
+    """No time-out tells that headers are held back, and more of them than may register at once keep nobody out."""
+    async with Client(proxy, header_timeout=None, probe_interval=0.5) as proxied:
+        watchers = [proxied.keys.watch(f"{prefix}/{number}") for number in range(40)]
+        async with timeout(20):
+            await asyncio.gather(*(watcher.__aenter__() for watcher in watchers))
+            waiting = [asyncio.create_task(value_of_next(watcher)) for watcher in watchers]
+            await asyncio.gather(*(client.keys.set(f"{prefix}/{number}", str(number)) for number in range(40)))
+            assert await asyncio.gather(*waiting) == [str(number) for number in range(40)]
+            for watcher in watchers:
+                await watcher.aclose()
+
+
 async def test_write_after_entering_is_seen_behind_etcd_s_proxy(proxied: Client, client: Client, prefix: str) -> None:
     for value in "abc":
         async with proxied.keys.watch(prefix) as watcher:

@@ -23,11 +23,12 @@ class Taker:
 
     def __init__(self, turns: Turns) -> None:
         self.has = False
+        self.turn = turns.take()
         self.go = asyncio.Event()
-        self.task = asyncio.ensure_future(self._take(turns))
+        self.task = asyncio.ensure_future(self._take())
 
-    async def _take(self, turns: Turns) -> None:
-        async with turns.take():
+    async def _take(self) -> None:
+        async with self.turn:
             self.has = True
             await self.go.wait()
         self.has = False
@@ -86,13 +87,14 @@ async def test_slow_successes_add_no_turns() -> None:
 async def test_a_time_out_halves_them_and_leaves_one() -> None:
     turns = Turns(13)
     for allowed in (6, 3, 1, 1, 1):
-        turns.timed_out()
+        async with turns.take() as turn:
+            turns.timed_out(turn)
         assert turns.allowed == allowed
     turns.succeeded()
     assert turns.allowed == 2
     all_ = await takers(turns, 5)
     assert having(all_) == [0, 1]
-    turns.timed_out()
+    turns.timed_out(all_[0].turn)
     all_[0].go.set()
     await idle()
     assert having(all_) == [1]  # until there are as few as may be
@@ -100,6 +102,20 @@ async def test_a_time_out_halves_them_and_leaves_one() -> None:
     await idle()
     assert having(all_) == [2]
     await end(all_)
+
+
+async def test_time_outs_of_one_moment_halve_them_once() -> None:
+    """Or the sixteen of one frozen member would leave one turn for all others."""
+    turns = Turns(16)
+    all_ = await takers(turns, 16)
+    for each in all_:
+        turns.timed_out(each.turn)
+    assert turns.allowed == 8
+    all_[0].go.set()
+    await end(all_)
+    async with turns.take() as turn:
+        turns.timed_out(turn)
+    assert turns.allowed == 4
 
 
 async def test_who_gives_up_waiting_holds_up_nobody() -> None:

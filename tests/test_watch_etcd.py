@@ -1239,10 +1239,10 @@ async def test_an_endpoint_is_not_taken_to_hold_back_for_ever(client: Client, mo
     for seconds in (0.4, 0.8):
         assert await buffering.judge(endpoint)
         assert buffering.at(endpoint)
-        assert buffering.anywhere
+        assert buffering.anywhere()
         await asyncio.sleep(seconds + 0.02)
         assert not buffering.at(endpoint)
-        assert not buffering.anywhere
+        assert not buffering.anywhere()
 
 
 async def test_index_after_closing_is_that_of_the_last_event_delivered(

@@ -273,14 +273,10 @@ class WatchMachine:
         if self.state not in (State.DOUBTING, State.GAP):
             self._drop()
             self.state = State.REGISTERING
-        self._fail(what.error, self.state)
-
-    def _fail(self, error: EtcdError, then: State) -> None:
         if self.registered:
-            self._pause(error, then)
-            return
-        self.state = then
-        self.position.tell(error)
+            self._pause(what.error, self.state)
+        else:
+            self.position.tell(what.error)
 
     def _pause(self, error: EtcdError, then: State) -> None:
         self.troubles += 1

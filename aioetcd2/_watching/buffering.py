@@ -51,7 +51,6 @@ class Buffering:
         self._reporter = reporter
         self._found: dict[str, tuple[int, float]] = {}
 
-    @property
     def anywhere(self) -> bool:
         """Whether an endpoint buffers."""
         return any(map(self.at, self._found))
@@ -65,6 +64,8 @@ class Buffering:
 
     async def judge(self, endpoint: str) -> bool:
         """Whether an endpoint that fell silent in a wait answers otherwise: a buffering proxy, most likely."""
+        if self.at(endpoint):
+            return True
         try:
             async with timeout(self._answers_within):
                 await self._answers(endpoint)
@@ -72,6 +73,8 @@ class Buffering:
             raise
         except (EtcdError, asyncio.TimeoutError):
             return False
+        if self.at(endpoint):  # others have found that, too, in the same moment
+            return True
         self._reporter.endpoint_buffers(endpoint)
         times, _ = self._found.get(endpoint, (0, 0.0))
         self._found[endpoint] = (times + 1, time.monotonic() + min(BASE * 2.0**times, CAP))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from .._net.request import Request
 from ..errors import ClientClosedError, ClusterError, ConnectionLostError, EtcdError, InvalidResponseError
 from ..models import Response
 from . import steps
 from .buffering import HELD_BACK
-from .opening import Opening, consume_exception, settle
+from .opening import Opening, cancel_all, consume_exception, settle
 from .renewal import Renewal
 from .speaker import EventStream, Speaker
 from .surroundings import Surroundings
@@ -101,7 +101,7 @@ class Driver:
         self._move(None)
         self._close_live()
         self._opening.call_off()
-        self._cancel(self._renewal.task, *self._speaker.tasks)
+        cancel_all(self._renewal.task, *self._speaker.tasks)
         self._machine.happened(steps.Released())
 
     def evict(self) -> None:
@@ -118,12 +118,7 @@ class Driver:
         self._shared.liveness.discard(self)
         self._move(None)
         self.evict()
-        self._cancel(self._step, self._renewal.task, *self._speaker.tasks)
-
-    @staticmethod
-    def _cancel(*tasks: asyncio.Task[Any] | None) -> None:
-        for task in filter(None, tasks):
-            task.cancel()
+        cancel_all(self._step, self._renewal.task, *self._speaker.tasks)
 
     async def aclose(self) -> None:
         """Stop watching, and wait for the end of what is under way. Idempotent."""
@@ -236,7 +231,7 @@ class Driver:
     async def _open(self, todo: steps.Open) -> None:
         """Register a stream."""
         shared, machine = self._shared, self._machine
-        if shared.buffering.anywhere and (todo.cursor is None or not machine.registered):
+        if shared.buffering.anywhere() and (todo.cursor is None or not machine.registered):
             self._tell(steps.Registered(0, blind=True))
             return
         asked = since = todo.since
@@ -249,15 +244,20 @@ class Driver:
             since = todo.cursor if buffers else asked
             return self._speaker.wait(since, patient=buffers)
 
+        async def is_held_back() -> bool:
+            where = self._at
+            return where is not None and not buffers and await shared.buffering.judge(where[0])
+
         attempt = asyncio.current_task()  # a watch that rests and comes back at once has two for a moment
-        if machine.registered and not shared.buffering.anywhere:  # there, an answer takes until the next event
+        if machine.registered and not shared.buffering.anywhere():  # there, an answer takes until the next event
             self._move(None)  # who waits here has left the endpoint
             await shared.outage.enter(attempt)
         start = time.monotonic()
         try:
             if asked is not None and not await self._speaker.reads_history():
                 asked = None  # what is before it is fetched
-            stream = await self._opening.wait_for(shared.register(make, self._speaker.check))
+            opening = shared.register(make, self._speaker.check)
+            stream = await self._opening.wait_for(opening, shared.patience, is_held_back)
             if stream is not None:
                 shared.outage.answered(machine.position.key)  # before this one leaves: or the next tries alone, too
         except EtcdError as error:
@@ -267,7 +267,8 @@ class Driver:
             shared.outage.leave(attempt)
         if stream is None:
             where = self._at[0] if self._at is not None else ""
-            self._tell(steps.Over(ConnectionLostError(where, "it was left, for it does not answer")))
+            left = ConnectionLostError(where, "it was left, for it does not answer")
+            self._tell(steps.Over(None if shared.buffering.anywhere() else left))
             return
         self._take(*self._speaker.hear(stream, since, ends=buffers))
 

@@ -57,6 +57,8 @@ class Renewal:
         except EtcdError as error:
             self._renewed(old, error)
         else:
+            if stream is None:
+                return
             self._renewed(old, self._speaker.hear(stream, since, ends=False))
 
     def _done(self, task: asyncio.Task[None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -46,6 +47,7 @@ class Surroundings:
         looks: What is there now.
         hush: Bounds how long a stream may be silent that the server may have dropped.
         stuck: Bounds how long the rest of half an event may take.
+        patience: Seconds after which a header that nothing else bounds may have been held back; `None` = it is bounded.
     """
 
     def __init__(
@@ -69,26 +71,33 @@ class Surroundings:
         self.looks = Looks(read, ask)
         self.hush = Deadlines(SILENCE)
         self.stuck = Deadlines(probe_timeout)
+        self.patience = probe_interval if header_timeout is None else None
         self._turns = Turns()
         self._quick = QUICK * probe_timeout
 
     async def register(
         self, make: Callable[[str], Request], check: Callable[[OpenStream, Request], OpenStream]
-    ) -> OpenStream:
+    ) -> OpenStream | None:
         """Register a stream: as many at once as the server bears, or all would run into the header timeout together.
+
+        `None` where an endpoint was found to buffer meanwhile, and something else is to be asked for.
 
         Raises:
             EtcdError: As `Failover.open()` does, whose arguments these are.
         """
-        if self.buffering.anywhere:  # the header comes with the event
+        if self.buffering.anywhere():  # the header comes with the event
             return await self.failover.open(make, check)
-        async with self._turns.take():
+        async with self._turns.take() as turn:
+            if self.buffering.anywhere():
+                return None
             start = time.monotonic()
+            if self.patience is not None:  # a header that is held back keeps nobody else from registering
+                asyncio.get_running_loop().call_later(self.patience, turn.give_back)
             try:
                 stream = await self.failover.open(make, check)
             except ClusterError as error:
                 if any(isinstance(each, HeaderTimeoutError) for each in error.errors):
-                    self._turns.timed_out()
+                    self._turns.timed_out(turn)
                 raise
             self._turns.succeeded(quickly=time.monotonic() - start < self._quick)
             return stream

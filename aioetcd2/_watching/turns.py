@@ -13,7 +13,8 @@ MOST = 128
 class Turns:
     """Turns that some take at once, the others waiting in order.
 
-    There are more with each success that came quickly, and half as many at a time-out.
+    There are more with each success that came quickly, and half as many at a time-out. Those that were taken before say
+    nothing new by timing out as well.
 
     Example:
         >>> async with turns.take():
@@ -24,6 +25,7 @@ class Turns:
         self._most = most
         self._allowed = float(first)
         self._taken = 0
+        self._halved = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -41,11 +43,13 @@ class Turns:
             self._allowed = min(self._most, self._allowed + 1)
             self._wake()
 
-    def timed_out(self) -> None:
-        """The server did not bear it: half as many."""
-        self._allowed = max(1.0, self._allowed / 2)
+    def timed_out(self, turn: Turn) -> None:
+        """The server did not bear it: half as many, unless that is known since this turn was taken."""
+        if turn.taken_after == self._halved:
+            self._halved += 1
+            self._allowed = max(1.0, self._allowed / 2)
 
-    async def _acquire(self) -> None:
+    async def _acquire(self) -> int:
         while self._taken >= self.allowed:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -56,6 +60,7 @@ class Turns:
                 self._wake()
                 raise
         self._taken += 1
+        return self._halved
 
     def _release(self) -> None:
         self._taken -= 1
@@ -71,16 +76,21 @@ class Turns:
 
 
 class Turn:
-    """One turn; an async context manager. It can be given back before its end."""
+    """One turn; an async context manager. It can be given back before its end.
 
-    __slots__ = ("_held", "_turns")
+    Attributes:
+        taken_after: How often their number was halved before it was taken.
+    """
+
+    __slots__ = ("_held", "_turns", "taken_after")
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._held = False
+        self.taken_after = 0
 
     async def __aenter__(self) -> Turn:
-        await self._turns._acquire()
+        self.taken_after = await self._turns._acquire()
         self._held = True
         return self
 
