@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aioetcd2.testing import etcd_version, find_etcd
 
-from . import calls, failover, fanout, flat, imports, lists, watch
+from . import calls, failover, fanout, flat, imports, lists, looks, outage, watch
 from .contenders import BARE, CONTENDERS, GO, OURS
 from .harness import ROOT, Settings, choose
 from .plot import draw
@@ -31,6 +31,8 @@ SECTIONS: dict[str, Measure] = {
     "watch": watch.measure,
     "fanout": fanout.measure,
     "failover": failover.measure,
+    "outage": outage.measure,
+    "looks": looks.measure,
     "flat": flat.measure,
 }
 
@@ -45,12 +47,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7, help="how often each contender has its turn (7)")
     parser.add_argument("--seconds", type=float, default=0.5, help="how long a turn is (0.5)")
     parser.add_argument("--calls", type=int, default=100_000, help="earlier calls, and calls for memory (100000)")
-    parser.add_argument(
-        "--watchers", type=int, default=10_000, help="open watchers beside which calls are made (10000)"
-    )
+    parser.add_argument("--watchers", type=int, default=10_000, help="open watchers, at most (10000)")
     parser.add_argument("--latency", type=float, default=10, help="milliseconds to a busy watcher, each way (10)")
     parser.add_argument("--event-rate", type=float, default=6000, help="events a second for a busy watcher (6000)")
     parser.add_argument("--lanes", type=int, default=32, help="connections over which they are written (32)")
+    parser.add_argument("--outage", type=float, default=20, help="seconds of an outage under watchers (20)")
+    parser.add_argument("--keys", type=int, default=20_000, help="keys in a directory that many watch (20000)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where benchmarks.md goes (docs)")
     return parser.parse_args()
 
@@ -87,6 +89,8 @@ async def run(args: argparse.Namespace) -> None:
         latency=args.latency / 1000,
         event_rate=args.event_rate,
         lanes=args.lanes,
+        outage=args.outage,
+        keys=args.keys,
         before=args.before,
     )
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from pathlib import Path
 from aioetcd2 import Client
 from aioetcd2.testing import EtcdCluster, EtcdServer
 
-from .contenders import FAILING_OVER, OURS
+from .contenders import BEFORE, FAILING_OVER, OURS
 from .harness import Figures, Process, Settings, fresh, median, rotated, spread
 from .report import Aim, Section, Table
 
@@ -60,7 +60,7 @@ async def once(settings: Settings, cluster: EtcdCluster, name: str, how: str) ->
 
 
 async def measure(settings: Settings) -> Section:
-    names = settings.only(FAILING_OVER)
+    names = settings.only((BEFORE, *FAILING_OVER))
     rows: list[list[str]] = []
     aims: list[Aim] = []
     async with EtcdCluster() as cluster, Client(cluster.endpoints) as client:

@@ -39,7 +39,7 @@ async def measure(settings: Settings) -> Section:
             silent = [f"http://127.0.1.{number}:1" for number in range(1, ENDPOINTS)] if name == wide else []
             await worker.ask("open", endpoints=[*silent, server.endpoint])
         await workers[plain].ask("rate", what="set", key=KEY, value=VALUE, tasks=1, seconds=0.1)
-        held = await workers[watched].ask("hold", prefix="/bench/held", count=watchers)
+        held = await workers[watched].ask("hold", keys=[f"/bench/held/{number}" for number in range(watchers)])
         memory = (await workers[used].ask("many", key=KEY, calls=settings.calls, steps=STEPS))["memory"]
         order = {"what": "get", "key": KEY, "tasks": TASKS, "seconds": settings.seconds}
         figures = await take_turns(workers, settings.rounds * 2, "rate", settings.seconds / 4, **order)

@@ -23,6 +23,13 @@ Figures = dict[str, Any]
 ROOT = Path(__file__).parent.parent
 DEBIAN_GOPATH = "/usr/share/gocode"
 
+WORKER_OF_ANOTHER = """\
+import aioetcd2, runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("benchmarks.worker", run_name="__main__", alter_sys=True)
+"""
+"""This worker with the library of the folder that it is started in: what is measured is another, what measures is not."""
+
 TURNS = 2
 """A round of short turns is so many: what disturbs the machine for a moment then spoils fewer of them."""
 
@@ -42,6 +49,8 @@ class Settings:
         latency: Seconds on the way to a busy watcher, each way.
         event_rate: Events a second for a busy watcher.
         lanes: Over how many connections they are written.
+        outage: Seconds for which nothing answers many watchers.
+        keys: How many keys there are in the directory that many watch.
         before: Another checkout of this library, which takes part.
     """
 
@@ -53,6 +62,8 @@ class Settings:
     latency: float
     event_rate: float
     lanes: int
+    outage: float
+    keys: int
     before: Path | None = None
     left_out: list[str] = field(default_factory=list)
     go: str | None = None
@@ -118,12 +129,16 @@ class Crew:
             return self.process(self._settings.go)
         if name == BEFORE:
             assert self._settings.before is not None
-            return self.process(sys.executable, "-m", "benchmarks.worker", OURS, folder=self._settings.before)
+            return self.process(sys.executable, "-c", WORKER_OF_ANOTHER, str(ROOT), OURS, folder=self._settings.before)
         return self.process(sys.executable, "-m", "benchmarks.worker", name)
 
     def traffic(self, *args: object) -> Process:
         """A process of traffic.py."""
         return self.process(sys.executable, "-m", "benchmarks.traffic", *map(str, args))
+
+    def front(self, *endpoints: str) -> Process:
+        """A process of front.py."""
+        return self.process(sys.executable, "-m", "benchmarks.front", *endpoints)
 
     def process(self, *command: str, folder: Path = ROOT) -> Process:
         """Any process."""

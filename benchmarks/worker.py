@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,9 @@ from .contenders import CONTENDERS, OURS, Opened, new_loop
 from .memory import peak, resident
 
 Figures = dict[str, Any]
+
+RECEIVED_WITHIN = 10.0
+"""Seconds that watchers have to get their events."""
 
 
 async def drive_tasks(call: Callable[[], Awaitable[object]], tasks: int, end: float) -> list[float]:
@@ -61,6 +65,32 @@ def drive_threads(call: Callable[[], object], tasks: int, end: float) -> list[fl
     return took
 
 
+class LogLines(logging.Handler):
+    """Counts what the library logs, at INFO and above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.listening = False
+        self._counted: Counter[str] = Counter()
+
+    def listen(self) -> None:
+        """Begin to count."""
+        logging.disable(logging.NOTSET)
+        logger = logging.getLogger("aioetcd2")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(self)
+        self.listening = True
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a line."""
+        self._counted[record.levelname] += 1
+
+    def taken(self) -> Figures:
+        """How many there were of each level, and of all; then none."""
+        counted, self._counted = self._counted, Counter()
+        return {"WARNING": 0, "INFO": 0, **counted, "lines": counted.total()}
+
+
 class Worker:
     """A contender that takes orders.
 
@@ -73,6 +103,7 @@ class Worker:
         self.contender = CONTENDERS[name]
         self.opened: Opened | None = None
         self.held: list[Any] = []
+        self.lines = LogLines()
 
     async def work(self) -> None:
         """Take orders until there are no more."""
@@ -190,15 +221,27 @@ class Worker:
             memory.append(resident())
         return {"memory": memory}
 
-    async def hold(self, prefix: str, count: int) -> Figures:
-        """Open a number of watchers and keep them."""
+    async def hold(self, keys: list[str], recursive: bool = False) -> Figures:
+        """Open a watcher of each key and keep them."""
         assert self.opened is not None
         before = resident()
-        for first in range(0, count, 250):
-            some = [self.opened.client.keys.watch(f"{prefix}/{n}") for n in range(first, min(count, first + 250))]
+        for first in range(0, len(keys), 250):
+            some = [self.opened.client.keys.watch(key, recursive=recursive) for key in keys[first : first + 250]]
             await asyncio.gather(*(watcher.__aenter__() for watcher in some))
             self.held += (asyncio.ensure_future(watcher.next()) for watcher in some)
-        return {"memory": (resident() - before) / max(1, count)}
+        return {"memory": (resident() - before) / max(1, len(keys))}
+
+    async def received(self, values: list[str]) -> Figures:
+        """How many of the watchers that are kept have got the value that each should get first."""
+        await asyncio.wait(self.held, timeout=RECEIVED_WITHIN)
+        got = [task.result().node.value if task.done() and not task.exception() else None for task in self.held]
+        return {"right": sum(value == wanted for value, wanted in zip(got, values, strict=True))}
+
+    async def logged(self) -> Figures:
+        """How many lines the library has logged since this was asked before, by level; they count from the first time."""
+        if not self.lines.listening:
+            self.lines.listen()
+        return self.lines.taken()
 
     async def watch(self, how: str, endpoint: str, prefix: str, limit: float) -> Figures:
         """Watch a busy prefix until the last event has come, or nothing more does."""

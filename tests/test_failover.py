@@ -449,6 +449,29 @@ async def test_failover_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+async def test_an_outage_is_a_line_for_each_endpoint_and_one_as_it_answers_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "aioetcd2")
+    script = Script(a=unsent, b=unsent)
+    loop, _ = failover(script, A, B)
+    for _ in range(3):
+        with pytest.raises(ClusterError):
+            await call(loop)
+    script.outcomes.update({A: [ok()], B: [ok()]})
+    for _ in range(3):
+        await call(loop)
+    script.outcomes.update({A: [unsent], B: [unsent]})
+    with pytest.raises(ClusterError):
+        await call(loop)
+
+    told = [(record.levelname, record.getMessage()) for record in caplog.records]
+    failed = {each: f"GET /v2/keys/k failed at {each}: connection refused [ConnectError]" for each in (A, B)}
+    infos = [line for level, line in told if level == "INFO"]
+    assert infos == [failed[A], failed[B], f"{A} answers again", failed[A]]
+    assert [line for level, line in told if level == "DEBUG"] == [*failed.values()] * 2 + [failed[B]]
+
+
 # Streams
 
 

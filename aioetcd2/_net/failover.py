@@ -225,6 +225,8 @@ class Failover:
             if error is not None:
                 self._transport.check_open()
             self._pool.answered(endpoint)
+            if endpoint in self._reporter.failing:
+                self._reporter.endpoint_recovered(endpoint)
             if judged.pins:
                 self._pool.pin(endpoint)
         if judged.cools:

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterable
 
+from ..errors import EndpointError
 from .curl import curl_line
 from .request import Request
 
@@ -50,15 +51,29 @@ def one_line(error: BaseException) -> str:
 
 
 class Reporter:
-    """Tells what happens to one client: one line for each change, never one for what goes well."""
+    """Tells what happens to one client: one line for each change, never one for what goes well.
+
+    Attributes:
+        failing: The endpoints that did not answer the last request as they should.
+    """
+
+    def __init__(self) -> None:
+        self.failing: set[str] = set()
 
     def sends(self, endpoint: str, request: Request, username: str | None) -> None:
         """A request goes to an endpoint; told only where `shows_curl(DEBUG)`."""
         curl_logger.debug("%s", curl_line(endpoint, request, username))
 
-    def endpoint_failed(self, request: Request, error: BaseException) -> None:
-        """An endpoint did not answer a request as it should."""
-        logger.info("%s failed at %s [%s]", request, one_line(error), type(error).__name__)
+    def endpoint_failed(self, request: Request, error: EndpointError) -> None:
+        """An endpoint did not answer a request as it should: a change where it did before, a try where it did not."""
+        level = logging.DEBUG if error.endpoint in self.failing else logging.INFO
+        self.failing.add(error.endpoint)
+        logger.log(level, "%s failed at %s [%s]", request, one_line(error), type(error).__name__)
+
+    def endpoint_recovered(self, endpoint: str) -> None:
+        """An endpoint that failed answers."""
+        self.failing.discard(endpoint)
+        logger.info("%s answers again", endpoint)
 
     def redirects(self, before: str, endpoint: str, target: str) -> None:
         """An endpoint sends a request elsewhere."""
