@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from ._watching.driver import Driver
-from ._watching.steps import Machine
 from .errors import ClientClosedError
 from .models import Response
+
+if TYPE_CHECKING:
+    from ._watching.driver import Driver
+    from ._watching.steps import Machine
 
 __all__ = ["Watcher"]
 

@@ -1,4 +1,4 @@
-"""A TCP front before each member, like a balancer's: it counts what passes, and while it is shut it cuts whatever comes.
+"""A TCP front before each member, like a balancer: it counts what passes, and while it is shut it cuts all that comes.
 
 `python -m benchmarks.front ENDPOINT...` prints a line of JSON with its own endpoints. Then it takes orders, each a line
 of JSON, and prints the figures. A client's connections and requests are counted here, not by the client.

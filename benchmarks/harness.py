@@ -28,7 +28,7 @@ import aioetcd2, runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
 runpy.run_module("benchmarks.worker", run_name="__main__", alter_sys=True)
 """
-"""This worker with the library of the folder that it is started in: what is measured is another, what measures is not."""
+"""This worker, with the library of the folder that it is started in."""
 
 TURNS = 2
 """A round of short turns is so many: what disturbs the machine for a moment then spoils fewer of them."""

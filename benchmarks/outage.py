@@ -18,6 +18,9 @@ LIMIT = 60.0
 PEACE = 2.0
 """Seconds between the registration of all and the outage, so that nothing of theirs is left to do in it."""
 
+UNTIL_SURE = 4.0
+"""Seconds after which the client says that the outage is over."""
+
 COLUMNS = (
     Column("connects a second", "connects", format=",.1f"),
     Column("in any one second, at most", "burst", format=",.0f", take=max),
@@ -49,10 +52,11 @@ async def once(settings: Settings, name: str, cluster: EtcdCluster, count: int) 
         cpu = cpu_of(worker.pid) - cpu
         during = await front.ask("open")
         after = await front.ask("settled", count=count, limit=LIMIT)
-        lines = await worker.ask("logged")
         for first in range(0, count, 50):
             await asyncio.gather(*(writer.keys.set(key, key) for key in keys[first : first + 50]))
-        return {**during, **after, **lines, "core": cpu / settings.outage, **await worker.ask("received", values=keys)}
+        right = await worker.ask("received", values=keys)
+        await asyncio.sleep(UNTIL_SURE)
+        return {**during, **after, **right, **await worker.ask("logged"), "core": cpu / settings.outage}
 
 
 async def measure(settings: Settings) -> Section:
@@ -69,14 +73,12 @@ async def measure(settings: Settings) -> Section:
 {count:,} watchers of one client, of a key each, on three members; for {settings.outage:g} s a TCP front before each
 member cuts every connection, and resets each that comes, as a balancer does whose members are gone. Connections and
 registrations are counted at the front; CPU is what the system says of the client's process; log lines are those of all
-of the library's loggers, at INFO and above, to the end of the registration. At once are registrations from connection
-to header. Events afterwards: one for each watcher, so many of which arrived."""
+of the library's loggers, at INFO and above, until the outage is said to be over. At once are registrations from their
+connection to their header. Events afterwards: one for each watcher, so many of which arrived."""
     aims = [
         Aim("outage: connects a second, mean, at worst", max(f["connects"] for f in ours), 10.0),
         Aim("outage: connects in any one second", max(f["burst"] for f in ours), 10.0),
-        Aim(
-            "outage: log lines, an endpoint's two and the outage's two", max(f["lines"] for f in ours), 2 * members + 2
-        ),
+        Aim("outage: log lines, two an endpoint and two", max(f["lines"] for f in ours), 2 * members + 2),
         Aim("outage: share of a core, at worst", max(f["core"] for f in ours), 0.03),
         Aim("outage: all registered again, at worst", max(f["seconds"] for f in ours), 3.0, "s"),
         Aim("outage: registrations at once", max(f["at_once"] for f in ours), 128),

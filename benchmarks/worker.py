@@ -238,7 +238,7 @@ class Worker:
         return {"right": sum(value == wanted for value, wanted in zip(got, values, strict=True))}
 
     async def logged(self) -> Figures:
-        """How many lines the library has logged since this was asked before, by level; they count from the first time."""
+        """How many lines the library has logged since this was asked last, by level; they count from the first time."""
         if not self.lines.listening:
             self.lines.listen()
         return self.lines.taken()

@@ -36,6 +36,27 @@ async def test_what_is_measured_takes_its_place_on_the_page(tmp_path: Path) -> N
     assert "## get and set" in out
 
 
+async def test_what_watchers_cost_is_counted_before_the_members(tmp_path: Path) -> None:
+    options = ("--only", "outage", "looks", "--outage", "1.5", "--keys", "50", "--output", str(tmp_path))
+    status, _, err = await run(*options, "--before", str(ROOT))
+    assert status == 0, err
+    text = (tmp_path / "benchmarks.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| aioetcd2")]
+    assert [name for name, *_ in rows] == ["aioetcd2", "aioetcd2 before"] * 3
+
+    outage, *_ = rows
+    connects, burst, warnings, infos = map(float, outage[1:5])
+    assert 1 <= connects * 1.5 <= 100
+    assert 1 <= burst <= connects * 1.5 + 1
+    assert warnings == 1
+    assert infos >= 1
+    for _, gets, _, requests, *_ in rows[2::2]:
+        assert 1 <= float(gets) <= 20
+        assert float(requests) > 20
+    for aim in ("outage: watchers that got their event", "looks: watchers that got their event"):
+        assert f"| {aim} | 20 | at least 20 | yes |" in text
+
+
 async def test_who_others_are_compared_with_takes_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--contenders", "aioetcd2", "--output", str(tmp_path)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)

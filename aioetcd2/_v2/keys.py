@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
-from .._watching.driver import Driver
-from .._watching.steps import Seen
 from .._watching.surroundings import Surroundings
 from ..errors import APIError, ClusterError, InvalidResponseError, KeyNotFoundError, NotDirError
 from ..models import Health, Response
 from . import requests, responses
 from .census import Subtree
 from .identity import Identity
-from .position import Position
-from .watch_machine import WatchMachine
-from .watching import WatchSpeaker
+
+if TYPE_CHECKING:
+    from .._watching.driver import Driver
+    from .._watching.steps import Seen
+    from .watch_machine import WatchMachine
 
 HEALTH = build("GET", "/health")
 NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
@@ -124,7 +124,12 @@ class KeysEngine:
         return self._write(requests.delete(self._path(key), recursive, dir, prev_value, prev_index))
 
     def watch(self, key: str, recursive: bool, after_index: int | None, resync: bool) -> tuple[Driver, WatchMachine]:
-        """Watch a key; nothing is sent yet."""
+        """Watch a key; nothing is sent yet. What only watches need is loaded with the first of them."""
+        from .._watching.driver import Driver
+        from .position import Position
+        from .watch_machine import WatchMachine
+        from .watching import WatchSpeaker
+
         path = self._path(key)
         requests.wait(path, True, 2**63, stream=True)  # the longest that may be sent later
         position = Position(f"{self._root}/{key}", recursive, after_index)

@@ -39,7 +39,6 @@ from ..errors import (
     WatcherClearedError,
 )
 from ..models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
-from . import deep
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -150,7 +149,9 @@ def keys(result: HTTPResult, request: object) -> Response:
 
 
 def _deep_keys(body: bytes) -> _KeysBody:
-    """A keys answer that is nested too deeply for the usual way."""
+    """A keys answer that is nested too deeply for the usual way, and seldom comes: what reads it is loaded then."""
+    from . import deep
+
     whole = deep.decode(body)
     found = _KeysBody("", whole.pop("node", None), whole.pop("prevNode", None))
     if not all(part is None or isinstance(part, Node) for part in (found.node, found.prev_node)):

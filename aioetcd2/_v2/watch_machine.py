@@ -56,6 +56,9 @@ HELD_FOR_SURE = 1.0
 MOST_SPOILT = 3
 """How often in a row an event that can't be taken is asked for at one place."""
 
+OUTDATED = outdated("")
+"""What a server would say of a gap of which none has said anything; one for all watches, and never raised itself."""
+
 
 class State(Enum):
     """Where a watch is; see the table above."""
@@ -103,8 +106,8 @@ class WatchMachine:
         self._quorum = False
         self._in_gap = False  # until a look has succeeded
         self._lost: EventIndexClearedError | None = None  # a gap's error, where it needs no look to be sure
-        self._cleared_by = outdated("")
-        self._trouble: EtcdError = self._cleared_by
+        self._cleared_by = OUTDATED
+        self._trouble: EtcdError = OUTDATED
         self._then = State.REGISTERING
         self._spoilt = (0, 0)  # how often, after which index
 
@@ -219,8 +222,7 @@ class WatchMachine:
         if what.sure:
             self.state = State.STREAMING
         else:
-            self._drop()
-            self.state = State.REGISTERING
+            self._released(steps.Released())
 
     def _take(self, event: Response) -> None:
         if self.position.take(event):
@@ -324,7 +326,7 @@ class WatchMachine:
     # --- what the server's past is ------------------------------------------------------------------------------------
 
     def _cleared(self, what: steps.Cleared) -> None:
-        self._cleared_by = what.error if isinstance(what.error, EventIndexClearedError) else outdated("")
+        self._cleared_by = what.error if isinstance(what.error, EventIndexClearedError) else OUTDATED
         self._gap(None)
 
     def _gap(self, lost: EventIndexClearedError | None) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import APIError, EtcdError
 from .opening import consume_exception, settle
-from .steps import Seen
+
+if TYPE_CHECKING:
+    from .steps import Seen
 
 T = TypeVar("T")
 
-Read = Callable[[str, bool, bool], Coroutine[Any, Any, Seen]]
+Read = Callable[[str, bool, bool], Coroutine[Any, Any, "Seen"]]
 """Reads a path, with all below it perhaps, with quorum perhaps: its index, and what is there."""
 
 Ask = Callable[[str], Coroutine[Any, Any, int]]
