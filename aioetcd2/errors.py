@@ -179,12 +179,24 @@ class ConnectError(EndpointError):
     """No connection: name lookup, connect or TLS failed. The request was never sent.
 
     Attributes:
-        ours: Whether it is this process that has no descriptor or no memory left, which says nothing of the endpoint.
+        ours: Whether it is this process that has no descriptor, no memory or no connection left, which says nothing of
+            the endpoint.
+        no_free_connection: Whether no connection of the `connector` that was given to the client came free within
+            the header timeout; `ours` is true then.
     """
 
-    def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False, ours: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        reason: str,
+        *,
+        maybe_applied: bool = False,
+        ours: bool = False,
+        no_free_connection: bool = False,
+    ) -> None:
         super().__init__(endpoint, reason, maybe_applied=maybe_applied)
-        self.ours = ours
+        self.ours = ours or no_free_connection
+        self.no_free_connection = no_free_connection
 
 
 class HeaderTimeoutError(EndpointError, TimeoutError):

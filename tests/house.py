@@ -19,7 +19,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses"),
     ("_net.curl", "_net.credentials", "_net.verdict", "_net.exchange", "_net.causes"),
     ("_net.reporter",),
-    ("_net.redirects", "_net.transport"),
+    ("_net.redirects", "_net.places", "_net.sending"),
+    ("_net.transport",),
     ("_net.failover",),
     ("_watching.steps", "_watching.outage", "_watching.opening", "_watching.turns"),
     ("_watching.speaker",),
@@ -47,6 +48,9 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 ROOMS = ("_net", "_watching", "_v2", "_v3", "recipes", "migrate", "cli")
 ON_THE_FACADES = ("recipes", "migrate", "cli", "testing", "pytest_plugin", "__main__")
 """Rooms and modules that know the public API alone."""
+
+SPEAK_TO_AIOHTTP = ("_net.transport", "_net.sending", "_net.places")
+"""Exchanges, and the connections that they travel over."""
 
 MOST_LINES = 300
 MOST_COMPLEX = 12
@@ -218,10 +222,7 @@ class House:
         """Another module that speaks to aiohttp."""
         for module in self.modules:
             for found in module.imports:
-                if found.module.partition(".")[0] in ("aiohttp", "yarl") and module.name not in (
-                    "_net.transport",
-                    "_transport",
-                ):
+                if found.module.partition(".")[0] in ("aiohttp", "yarl") and module.name not in SPEAK_TO_AIOHTTP:
                     yield f"{self._where(module, found.line)}: {module.name} imports {found.module}"
 
     def hands_on_the_pool(self) -> Iterator[str]:

@@ -41,8 +41,8 @@ class Deadline(Struct, eq=False):
     _expired: bool = False
     _left: bool = False
 
-    def __enter__(self) -> None:
-        pass
+    def __enter__(self) -> Deadline:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -56,6 +56,10 @@ class Deadline(Struct, eq=False):
                 ours = error is not None and error.args == (_TIME_IS_UP,) and _word_of(self._task) == _TIME_IS_UP
             if ours and kind is asyncio.CancelledError:
                 raise asyncio.TimeoutError from error
+
+    def begin_anew(self) -> None:
+        """Let it have its whole time from now on, unless it has expired."""
+        self._deadlines.postpone(self)
 
     def expire(self) -> None:
         """Time is up: cancel the task."""
@@ -109,6 +113,11 @@ class Deadlines:
         """Forget a deadline: its `with` block was left."""
         if self._running.pop(deadline, None) is None:
             self._patient.discard(deadline)
+
+    def postpone(self, deadline: Deadline) -> None:
+        """Let a deadline have its whole time from now on; one that has no end, or has expired, stays as it is."""
+        if self._running.pop(deadline, None) is not None:
+            self._running[deadline] = time.monotonic() + self._seconds
 
     def expire(self) -> None:
         """Expire every deadline now, patient ones too: the client is closed."""

@@ -75,6 +75,10 @@ class Reporter:
         self.failing.discard(endpoint)
         logger.info("%s answers again", endpoint)
 
+    def connector_is_small(self, words: str) -> None:
+        """The caller's connector has not enough connections."""
+        logger.warning("calls may find no free connection: %s", words)
+
     def redirects(self, before: str, endpoint: str, target: str) -> None:
         """An endpoint sends a request elsewhere."""
         logger.info("%s redirects to %s%s", before, endpoint, target)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple, NoReturn, cast
 
 import aiohttp
@@ -28,10 +28,12 @@ from ..models import HTTPResult
 from .addresses import AvoidingResolver, at_address, keep_alive, other_address
 from .causes import certificate_hint, is_certificate_refused, is_ours, unconnected, words_of
 from .credentials import Credentials
-from .deadlines import Deadlines
+from .deadlines import Deadline, Deadlines
 from .endpoints import socket_path
+from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Request
+from .sending import UNSENT, Authorize, Lost, SendOnce
 
 MAX_BODY = 256 << 20
 """The most that is read of one answer. A listing of a full store is far below; more than this is an attack."""
@@ -51,67 +53,6 @@ _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()
 
-_UNSENT = (
-    aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-)
-
-
-class _Lost(Exception):
-    """The connection broke after the request. aiohttp sends again on errors of its own, and not on this one."""
-
-
-class _SendOnce:
-    """A client middleware that keeps aiohttp from sending a request twice, and knows whether it was sent.
-
-    aiohttp sends PUT and DELETE again by itself when the connection drops, whatever the server did with the first.
-    """
-
-    __slots__ = ("_request",)
-
-    def __init__(self) -> None:
-        self._request: aiohttp.ClientRequest | None = None
-
-    @property
-    def sent(self) -> bool:
-        """Whether a byte of it may have left: aiohttp makes the response object as it hands over the first one."""
-        return self._request is not None and getattr(self._request, "response", self) is not None
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        self._request = request
-        try:
-            return await handler(request)
-        except _UNSENT:
-            raise
-        except aiohttp.ClientConnectionError as error:
-            raise _Lost(words_of(error)) from error
-
-
-class _Authorize:
-    """A client middleware that has the last word on credentials, where aiohttp may take them from a `.netrc`.
-
-    A trusted endpoint gets ours; where we have none, it gets those of the `.netrc`. Any other endpoint gets nothing.
-    """
-
-    __slots__ = ("_headers", "_trusted")
-
-    def __init__(self, headers: Mapping[str, str], trusted: bool) -> None:
-        self._headers = headers
-        self._trusted = trusted
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        if self._trusted:
-            request.headers.update(self._headers)
-        else:
-            request.headers.popall("Authorization", None)
-        return await handler(request)
-
 
 class _Route(NamedTuple):
     """How to get to an endpoint: the session to use, and the parts of the URL."""
@@ -130,7 +71,7 @@ class Stream:
         address: The address that its connection has, where the endpoint's name may have others.
     """
 
-    __slots__ = ("_first", "_response", "_transport", "address", "head")
+    __slots__ = ("__weakref__", "_first", "_response", "_transport", "address", "head")
 
     def __init__(
         self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult, address: str | None = None
@@ -142,6 +83,16 @@ class Stream:
         with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
             self._first = response.content.read_nowait()
         self.head = head
+
+    @property
+    def endpoint(self) -> str:
+        """Where it comes from."""
+        return self.head.endpoint
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, or was dropped."""
+        return self._response.closed
 
     async def read(self) -> bytes:
         """The next piece of the body; empty at its end. Cancelling this loses nothing.
@@ -201,6 +152,7 @@ class Transport:
         self._connector = connector
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
+        self._places = Places.of(connector, reporter)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._routes: dict[str, _Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -247,7 +199,10 @@ class Transport:
             response.close()
             raise
         head = HTTPResult(response.status, response.headers, body, endpoint)
-        return Stream(self, response, head, self._watched_over(response, endpoint))
+        stream = Stream(self, response, head, self._watched_over(response, endpoint))
+        if self._places is not None and not stream.closed:
+            self._places.held_by(stream)
+        return stream
 
     def abort(self) -> None:
         """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
@@ -297,12 +252,12 @@ class Transport:
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         headers = self._credentials.headers(endpoint) if trusted else {}
         if route.trusting:
-            middlewares, headers = (_Authorize(headers, trusted),), {}
+            middlewares, headers = (Authorize(headers, trusted),), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = None
         if request.writes:
-            once = _SendOnce()
+            once = SendOnce()
             middlewares = (*middlewares, once)
         body = request.body
         path, _, query = request.target.partition("?")
@@ -310,8 +265,9 @@ class Transport:
         if address is not None:
             authority, server_hostname = at_address(authority, address)
             headers = {**headers, "Host": route.authority}
+        wait: Wait | None = None
         try:
-            with self._deadlines.begin(patient=request.patient):
+            with self._deadlines.begin(patient=request.patient) as deadline, self._lend(deadline) as wait:
                 response = await route.session.request(
                     request.method,
                     URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
@@ -324,8 +280,16 @@ class Transport:
                 )
                 self._heard.add(endpoint)
                 return response
+        except asyncio.TimeoutError as error:
+            if wait is not None and wait.waits and self._places is not None and not self.closed:
+                reason = f"no connection was free within {self.header_timeout} s: {self._places.ran_out(endpoint)}"
+                raise ConnectError(endpoint, reason, no_free_connection=True) from error
+            self._raise(endpoint, request, error, once is not None and once.sent)
         except Exception as error:
             self._raise(endpoint, request, error, once is not None and once.sent)
+
+    def _lend(self, deadline: Deadline) -> AbstractContextManager[Wait | None]:
+        return nullcontext() if self._places is None else self._places.lend(deadline)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         body = bytearray()
@@ -356,7 +320,7 @@ class Transport:
         """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
-        raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is _Lost else error)
+        raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is Lost else error)
 
     def _mapped(
         self, endpoint: str, request: Request, error: Exception, sent: bool
@@ -367,7 +331,7 @@ class Transport:
             error.args = ()
         if is_certificate_refused(error):
             return ConnectError(endpoint, f"{words_of(error)}: {certificate_hint(error)}")
-        if isinstance(error, _UNSENT):
+        if isinstance(error, UNSENT):
             return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
         if isinstance(error, asyncio.TimeoutError):
             if request.writes and not sent:
@@ -396,6 +360,11 @@ class Transport:
         route = self._routes[endpoint] = _Route(session, session.trust_env, scheme, authority)
         return route
 
+    def _traces_of(self, connector: BaseConnector) -> list[TraceConfig]:
+        if self._places is None or connector is not self._connector:
+            return self._trace_configs
+        return [*self._trace_configs, self._places.trace()]
+
     def _make_session(self, path: str | None) -> aiohttp.ClientSession:
         connector = self._connector
         owned = connector is None or path is not None
@@ -411,5 +380,5 @@ class Transport:
             auto_decompress=False,
             headers=_HEADERS,
             trust_env=self._trust_env and path is None,
-            trace_configs=self._trace_configs,
+            trace_configs=self._traces_of(connector),
         )
