@@ -1,12 +1,146 @@
-"""What stands between aiohttp and the wire as a request is sent: once, and with our credentials only."""
+"""What stands between aiohttp and the wire as a request is sent: once, over a fit connection, our credentials only."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import re
+import select
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import aiohttp
+from multidict import istr
 
 from .causes import words_of
+
+WRITE_IDLE = 0.5
+"""Seconds for which a connection may have been idle that is to carry a write: what is in between reaps later ones."""
+
+_KEEP_ALIVE = istr("Keep-Alive")
+_TOLD = re.compile(r"\b(timeout|max)\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
+_REPEATED_BY_AIOHTTP = ("GET", "HEAD")
+
+
+class UnfitError(Exception):
+    """The connection that aiohttp chose is not fit for the request, of which nothing was sent: it takes another."""
+
+
+class Life:
+    """What is known of a connection that may be used again.
+
+    Attributes:
+        uses: How many requests it has carried.
+        hears: Whether the other side has closed it, or said what nobody asked for; asked while it is idle.
+    """
+
+    __slots__ = ("_answered_at", "_idle", "_most", "hears", "uses")
+
+    def __init__(self, transport: Any) -> None:
+        self.uses = 0
+        self.hears = _ear_for(transport)
+        self._answered_at = 0.0
+        self._idle = math.inf
+        self._most = math.inf
+
+    def is_over(self, idle: float) -> bool:
+        """Whether it has been idle for longer than some seconds, or for as long as the server has said."""
+        return self.uses >= self._most or time.monotonic() - self._answered_at > min(idle, self._idle)
+
+    def answered(self, keep_alive: str | None) -> None:
+        """An answer has begun; a header of it tells for how long the connection will be kept, perhaps."""
+        self._answered_at = time.monotonic()
+        if keep_alive is not None:
+            told = {name.lower(): int(number) for name, number in _TOLD.findall(keep_alive)}
+            if "timeout" in told:
+                self._idle = told["timeout"] - min(1.0, told["timeout"] / 2)  # by then, a request has to be there
+            self._most = told.get("max", self._most)
+
+
+_lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
+"""By connection: a connector of the caller's may serve several clients."""
+
+
+class FitRequest(aiohttp.ClientRequest):
+    """A request that travels over a connection that is fit for it: aiohttp keeps them for 15 s, whatever servers say.
+
+    Attributes:
+        fresh: Whether it takes no connection that has carried another request.
+        reuses: Whether its connection has carried another request.
+        life: What is known of its connection, once it has one.
+    """
+
+    fresh = False
+    reuses = False
+    life: Life
+
+    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+        """Send it over a connection, or raise `UnfitError`."""
+        transport = conn.transport
+        life = _lives.get(conn.protocol)
+        if life is None:
+            life = _lives[conn.protocol] = Life(transport)
+        elif self._is_unfit(life):
+            transport.abort()
+            raise UnfitError
+        self.life = life
+        self.reuses = life.uses > 0
+        life.uses += 1
+        if self.body:
+            conn.add_callback(partial(_drop_what_is_unsent, transport))
+        return await super().send(conn)
+
+    def _is_unfit(self, life: Life) -> bool:
+        if self.method in _REPEATED_BY_AIOHTTP:
+            return life.is_over(math.inf)
+        return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
+
+
+class FreedResponse(aiohttp.ClientResponse):
+    """An answer whose connection is freed at once when it is given up, and not after a farewell of TLS."""
+
+    def close(self) -> None:
+        """Give it up."""
+        connection = self.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        super().close()
+
+
+def _drop_what_is_unsent(transport: Any) -> None:
+    """Let nothing be flushed of a request whose connection goes back, or is closed."""
+    if transport.get_write_buffer_size():
+        transport.abort()
+
+
+def _ear_for(transport: Any) -> Callable[[], bool]:
+    """Tells whether the other side has closed an idle connection, or said what nobody asked for."""
+    connection = transport.get_extra_info("socket")
+    number = -1 if connection is None else connection.fileno()
+    if number < 0:  # nobody can tell
+        return lambda: True
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: bool(select.select([number], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return lambda: bool(poll.poll(0))
+
+
+async def over_a_fit_connection(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """A client middleware that has aiohttp choose again until the connection is fit; a new one always is."""
+    assert isinstance(request, FitRequest)
+    while True:
+        try:
+            response = await handler(request)
+        except UnfitError:
+            continue
+        request.life.answered(response.headers.get(_KEEP_ALIVE))
+        return response
+
 
 UNSENT = (
     aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
@@ -24,22 +158,33 @@ class SendOnce:
     """A client middleware that keeps aiohttp from sending a request twice, and knows whether it was sent.
 
     aiohttp sends PUT and DELETE again by itself when the connection drops, whatever the server did with the first.
+
+    Args:
+        fresh: Whether it may travel over a new connection only.
     """
 
-    __slots__ = ("_request",)
+    __slots__ = ("_fresh", "_request")
 
-    def __init__(self) -> None:
-        self._request: aiohttp.ClientRequest | None = None
+    def __init__(self, *, fresh: bool) -> None:
+        self._fresh = fresh
+        self._request: FitRequest | None = None
 
     @property
     def sent(self) -> bool:
         """Whether a byte of it may have left: aiohttp makes the response object as it hands over the first one."""
-        return self._request is not None and getattr(self._request, "response", self) is not None
+        return self._request is not None and self._request.response is not None
+
+    @property
+    def was_reaped(self) -> bool:
+        """Whether a connection was kept for it that proved to be closed, as far as can be told from a lost one."""
+        return self._request is not None and self._request.reuses
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        assert isinstance(request, FitRequest)
         self._request = request
+        request.fresh = self._fresh
         try:
             return await handler(request)
         except UNSENT:

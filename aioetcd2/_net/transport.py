@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import ssl as ssl_module
+import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple, NoReturn, cast
@@ -33,7 +34,7 @@ from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Request
-from .sending import UNSENT, Authorize, Lost, SendOnce
+from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, over_a_fit_connection
 
 MAX_BODY = 256 << 20
 """The most that is read of one answer. A listing of a full store is far below; more than this is an attack."""
@@ -42,6 +43,9 @@ DRIP = 64 << 10
 """What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip that might never end."""
 
 DRIP_TIMEOUTS = 10
+
+UNFAITHFUL_FOR = 60.0
+"""Seconds for which an endpoint that closed a connection it had promised to keep gets writes over new ones only."""
 
 _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
@@ -159,6 +163,7 @@ class Transport:
         self._deadlines = Deadlines(header_timeout)
         self._drips = Deadlines(None if header_timeout is None else DRIP_TIMEOUTS * header_timeout)
         self._heard: set[str] = set()
+        self._unfaithful: dict[str, float] = {}
         self.closed = False
 
     async def exchange(
@@ -249,16 +254,16 @@ class Transport:
             route = self._route_to(endpoint)
         if shows_curl(DEBUG):
             self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
-        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
+        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (over_a_fit_connection,)
         headers = self._credentials.headers(endpoint) if trusted else {}
         if route.trusting:
-            middlewares, headers = (Authorize(headers, trusted),), {}
+            middlewares, headers = (Authorize(headers, trusted), *middlewares), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = None
         if request.writes:
-            once = SendOnce()
-            middlewares = (*middlewares, once)
+            once = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
+            middlewares = (once, *middlewares)
         body = request.body
         path, _, query = request.target.partition("?")
         authority, server_hostname = route.authority, None
@@ -286,6 +291,8 @@ class Transport:
                 raise ConnectError(endpoint, reason, no_free_connection=True) from error
             self._raise(endpoint, request, error, once is not None and once.sent)
         except Exception as error:
+            if type(error) is Lost and once is not None and once.was_reaped:
+                self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
             self._raise(endpoint, request, error, once is not None and once.sent)
 
     def _lend(self, deadline: Deadline) -> AbstractContextManager[Wait | None]:
@@ -381,4 +388,6 @@ class Transport:
             headers=_HEADERS,
             trust_env=self._trust_env and path is None,
             trace_configs=self._traces_of(connector),
+            request_class=FitRequest,
+            response_class=FreedResponse,
         )
