@@ -46,6 +46,7 @@ from aioetcd2._net.causes import is_certificate_refused, words_of
 from aioetcd2._net.credentials import BasicCredentials
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import build
+from aioetcd2._net.stream import Stream
 from aioetcd2._v2 import responses as decode
 
 from .misbehaver import (
@@ -829,8 +830,8 @@ def transport_of(**options: Any) -> _transport.Transport:
     )
 
 
-def stream_of(transport: _transport.Transport, response: Answering) -> _transport.Stream:
-    return _transport.Stream(transport, cast(aiohttp.ClientResponse, response), EMPTY)
+def stream_of(transport: _transport.Transport, response: Answering) -> Stream:
+    return Stream(transport.check_open, cast(aiohttp.ClientResponse, response), EMPTY)
 
 
 async def test_stream_begins_with_what_has_come() -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from aioetcd2 import ClusterError, ConnectError, HeaderTimeoutError
+from aioetcd2._net.turns import Turns
 from aioetcd2._v2 import requests, responses
 from aioetcd2._watching import surroundings as surroundings_module
-from aioetcd2._watching.surroundings import Surroundings
-from aioetcd2._watching.turns import FIRST, MOST, Turns
+from aioetcd2._watching.surroundings import AT_FIRST, Surroundings
 
 from .clockwork import idle
 from .scripted import ONE, TWO, Etcd, Stream, surroundings
@@ -23,12 +24,11 @@ class Taker:
 
     def __init__(self, turns: Turns) -> None:
         self.has = False
-        self.turn = turns.take()
         self.go = asyncio.Event()
-        self.task = asyncio.ensure_future(self._take())
+        self.task = asyncio.ensure_future(self._take(turns))
 
-    async def _take(self) -> None:
-        async with self.turn:
+    async def _take(self, turns: Turns) -> None:
+        async with turns.take():
             self.has = True
             await self.go.wait()
         self.has = False
@@ -78,23 +78,92 @@ async def test_each_success_allows_one_more_up_to_the_most() -> None:
 async def test_slow_successes_add_no_turns() -> None:
     """The server bears so many, and more would run into the header timeout."""
     turns = Turns(2, 4)
+    all_ = await takers(turns, 6)
     turns.succeeded(quickly=False)
     assert turns.allowed == 2
     turns.succeeded(quickly=True)
     assert turns.allowed == 3
+    await end(all_)
+
+
+async def test_nobody_waits_and_so_there_are_no_more() -> None:
+    """That few do well says nothing of how many would: a burst would be too much then."""
+    turns = Turns(2, 4)
+    all_ = await takers(turns, 2)
+    turns.succeeded()
+    assert turns.allowed == 2
+    await end(all_)
+
+
+async def test_many_that_time_out_together_halve_once() -> None:
+    turns = Turns(16)
+    began = time.monotonic()
+    for _ in range(10):
+        turns.timed_out(began)
+    assert turns.allowed == 8
+    turns.timed_out(time.monotonic())
+    assert turns.allowed == 4
+
+
+async def test_who_comes_later_does_not_get_ahead() -> None:
+    """A turn is handed on, so that nobody takes it between its end and the waking of who has waited."""
+    turns = Turns(1)
+    all_ = await takers(turns, 2)
+    all_[0].go.set()
+    while not all_[0].task.done():
+        await asyncio.sleep(0)
+    assert not turns.begin()
+    await idle()
+    assert having(all_) == [1]
+    await end(all_)
+    assert turns.begin()
+
+
+async def test_nothing_is_left_of_those_who_gave_up() -> None:
+    turns = Turns(1)
+    first, *others = await takers(turns, 100)
+    await end(others)
+    assert not turns._waiting
+    await end([first])
+
+
+async def test_too_many_for_this_process() -> None:
+    turns = Turns(5)
+    all_ = await takers(turns, 7)
+    assert turns.is_too_many()
+    assert turns.allowed == 4
+    all_[0].go.set()
+    await idle()
+    assert having(all_) == [1, 2, 3, 4]
+    for each in all_[1:5]:
+        each.go.set()
+    await idle()
+    assert having(all_) == [5, 6]
+    await end(all_[5:6])
+    assert not turns.is_too_many(), "one is never too many"
+    await end(all_[6:])
+    assert turns.allowed == 5, "until the rush is over"
+
+
+async def test_all_may_go_in_the_end() -> None:
+    turns = Turns(1)
+    all_ = await takers(turns, 5)
+    turns.open()
+    await idle()
+    assert len(having(all_)) == 5
+    await end(all_)
 
 
 async def test_a_time_out_halves_them_and_leaves_one() -> None:
     turns = Turns(13)
     for allowed in (6, 3, 1, 1, 1):
-        async with turns.take() as turn:
-            turns.timed_out(turn)
+        turns.timed_out()
         assert turns.allowed == allowed
-    turns.succeeded()
-    assert turns.allowed == 2
     all_ = await takers(turns, 5)
+    turns.succeeded()
+    await idle()
     assert having(all_) == [0, 1]
-    turns.timed_out(all_[0].turn)
+    turns.timed_out()
     all_[0].go.set()
     await idle()
     assert having(all_) == [1]  # until there are as few as may be
@@ -102,20 +171,6 @@ async def test_a_time_out_halves_them_and_leaves_one() -> None:
     await idle()
     assert having(all_) == [2]
     await end(all_)
-
-
-async def test_time_outs_of_one_moment_halve_them_once() -> None:
-    """Or the sixteen of one frozen member would leave one turn for all others."""
-    turns = Turns(16)
-    all_ = await takers(turns, 16)
-    for each in all_:
-        turns.timed_out(each.turn)
-    assert turns.allowed == 8
-    all_[0].go.set()
-    await end(all_)
-    async with turns.take() as turn:
-        turns.timed_out(turn)
-    assert turns.allowed == 4
 
 
 async def test_who_gives_up_waiting_holds_up_nobody() -> None:
@@ -185,7 +240,7 @@ async def cancel(tasks: list[asyncio.Task[Any]]) -> None:
 async def test_not_all_register_at_once(shared: Surroundings, etcd: Etcd) -> None:
     tasks = [register(shared) for _ in range(40)]
     await idle()
-    assert etcd.opening == FIRST == 16
+    assert etcd.opening == AT_FIRST == 16
     await cancel(tasks[:1])
     await idle()
     assert etcd.opening == 16
@@ -200,14 +255,11 @@ async def test_where_headers_are_held_back_all_wait_at_once(shared: Surroundings
     await cancel(tasks)
 
 
-async def test_registering_gives_the_stream_and_lets_more_in(shared: Surroundings, etcd: Etcd) -> None:
-    for _ in range(200):
-        stream = Stream()
-        etcd.script.append(stream)
-        assert await register(shared) is stream
-    assert shared._turns.allowed == MOST == 128
+async def test_registering_gives_the_stream(shared: Surroundings, etcd: Etcd) -> None:
+    stream = Stream()
+    etcd.script += [stream, stream]
+    assert await register(shared) is stream
     await shared.buffering.judge(ONE)
-    etcd.script.append(stream)
     assert await register(shared) is stream
 
 
@@ -216,10 +268,16 @@ async def test_only_a_quick_registration_lets_more_in(
     took: float, allowed: int, shared: Surroundings, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quick is what takes less than a quarter of the header timeout."""
-    monkeypatch.setattr(surroundings_module, "time", SimpleNamespace(monotonic=iter([0.0, took]).__next__))
+    others = [register(shared) for _ in range(16)]
+    await idle()
     etcd.script.append(Stream())
-    await register(shared)
+    monkeypatch.setattr(surroundings_module, "time", SimpleNamespace(monotonic=iter([0.0, took, 0.0, 0.0]).__next__))
+    quick, waiting = register(shared), register(shared)
+    await asyncio.sleep(0)
+    await cancel(others[:1])
+    await quick
     assert shared._turns.allowed == allowed
+    await cancel([*others, waiting])
 
 
 @pytest.mark.parametrize(

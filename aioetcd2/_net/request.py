@@ -46,6 +46,7 @@ class Request(Struct, frozen=True, gc=False):
         writes: Whether it can change anything.
         secret: Whether the body holds a password, so that it is shown nowhere.
         patient: Whether the header of the answer may take as long as it likes.
+        urgent: Whether it goes out at once, and waits for no turn.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Request(Struct, frozen=True, gc=False):
     writes: bool = False
     secret: bool = False
     patient: bool = False
+    urgent: bool = False
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
@@ -76,6 +78,7 @@ def build(
     writes: bool | None = None,
     secret: bool = False,
     patient: bool = False,
+    urgent: bool = False,
 ) -> Request:
     """Make a request: encode its parts, or raise what the server would not take.
 
@@ -89,6 +92,7 @@ def build(
         writes: Whether it can change anything; `None` = as its method says.
         secret: Whether the body holds a password.
         patient: Whether the header of the answer may take as long as it likes.
+        urgent: Whether it goes out at once, and waits for no turn.
 
     Raises:
         ValueError: The request line or the form is longer than etcd reads, or the text is not valid Unicode.
@@ -106,7 +110,7 @@ def build(
             raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {target[:60]}")
     if writes is None:
         writes = method not in _READING
-    return Request(method, target, body, content_type, replay, writes, secret, patient)
+    return Request(method, target, body, content_type, replay, writes, secret, patient, urgent)
 
 
 def line_length(method: str, target: str) -> int:

@@ -7,7 +7,7 @@ import io
 import ssl as ssl_module
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, NoReturn, cast
 
 import aiohttp
@@ -35,6 +35,8 @@ from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Request
 from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, over_a_fit_connection
+from .stream import Stream
+from .turns import QUICK, Turns
 
 MAX_BODY = 256 << 20
 """The most that is read of one answer. A listing of a full store is far below; more than this is an attack."""
@@ -43,6 +45,13 @@ DRIP = 64 << 10
 """What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip that might never end."""
 
 DRIP_TIMEOUTS = 10
+
+MAX_CONNECTIONS = 256
+MAX_CONNECTIONS_WITH_CREDENTIALS = 16
+"""How many exchanges go on at once; with credentials at first, for each costs the server 70 ms of its CPU."""
+
+DEFAULT_PATIENCE = 5.0
+"""Seconds of which an answer has to take a small part only to be quick, where there is no header timeout."""
 
 UNFAITHFUL_FOR = 60.0
 """Seconds for which an endpoint that closed a connection it had promised to keep gets writes over new ones only."""
@@ -67,59 +76,6 @@ class _Route(NamedTuple):
     authority: str
 
 
-class Stream:
-    """An answer whose body is still coming.
-
-    Attributes:
-        head: Status and headers; the body too where the status is not 200.
-        address: The address that its connection has, where the endpoint's name may have others.
-    """
-
-    __slots__ = ("__weakref__", "_first", "_response", "_transport", "address", "head")
-
-    def __init__(
-        self, transport: Transport, response: aiohttp.ClientResponse, head: HTTPResult, address: str | None = None
-    ) -> None:
-        self._transport = transport
-        self.address = address
-        self._response = response
-        self._first = b""
-        with suppress(aiohttp.ClientError):  # what has come already; aiohttp would drop it with the connection
-            self._first = response.content.read_nowait()
-        self.head = head
-
-    @property
-    def endpoint(self) -> str:
-        """Where it comes from."""
-        return self.head.endpoint
-
-    @property
-    def closed(self) -> bool:
-        """Whether it has ended, or was dropped."""
-        return self._response.closed
-
-    async def read(self) -> bytes:
-        """The next piece of the body; empty at its end. Cancelling this loses nothing.
-
-        Raises:
-            ConnectionLostError: The connection broke.
-            ClientClosedError: The client was closed.
-        """
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        try:
-            return await self._response.content.readany()
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            self.close()
-            self._transport.check_open()
-            raise ConnectionLostError(self.head.endpoint, words_of(error)) from error
-
-    def close(self) -> None:
-        """Drop the answer, and its connection if the body has not ended. Idempotent."""
-        self._response.close()
-
-
 class Transport:
     """Connections to all endpoints; opens nothing before the first exchange.
 
@@ -132,6 +88,7 @@ class Transport:
         connector: The caller's connector, used and not closed.
         trust_env: Whether proxies are taken from the environment.
         trace_configs: The caller's aiohttp traces.
+        max_connections: How many exchanges go on at once; `None` = as many as servers are known to bear.
     """
 
     def __init__(
@@ -145,6 +102,7 @@ class Transport:
         connector: BaseConnector | None,
         trust_env: bool,
         trace_configs: Iterable[TraceConfig],
+        max_connections: int | None = None,
     ) -> None:
         self.header_timeout = header_timeout
         self._keepalive = max(1, round(keepalive))
@@ -156,6 +114,10 @@ class Transport:
         self._connector = connector
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
+        self._adapts = credentials.username is not None
+        most = max_connections or MAX_CONNECTIONS
+        self._turns = Turns(max_connections or MAX_CONNECTIONS_WITH_CREDENTIALS if self._adapts else most, most)
+        self._quick = QUICK * (header_timeout or DEFAULT_PATIENCE)
         self._places = Places.of(connector, reporter)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._routes: dict[str, _Route] = {}
@@ -169,7 +131,7 @@ class Transport:
     async def exchange(
         self, endpoint: str, request: Request, *, trusted: bool = True, address: str | None = None
     ) -> HTTPResult:
-        """Send a request to an endpoint, and read the whole answer.
+        """Send a request to an endpoint when its turn has come, and read the whole answer.
 
         Args:
             endpoint: Where to.
@@ -181,6 +143,30 @@ class Transport:
             EndpointError: The endpoint did not answer, or not completely.
             ClientClosedError: The client is closed.
         """
+        if request.urgent:
+            return await self._exchange(endpoint, request, trusted, address)
+        turns = self._turns
+        while True:
+            if not turns.begin():
+                await turns.wait()
+            began = time.monotonic()
+            try:
+                result = await self._exchange(endpoint, request, trusted, address)
+            except ConnectError as error:
+                if not error.ours or error.no_free_connection or not turns.is_too_many():
+                    raise
+            except HeaderTimeoutError:
+                if self._adapts:
+                    turns.timed_out(began)
+                raise
+            else:
+                if self._adapts:
+                    turns.succeeded(quickly=time.monotonic() - began < self._quick)
+                return result
+            finally:
+                turns.end()
+
+    async def _exchange(self, endpoint: str, request: Request, trusted: bool, address: str | None) -> HTTPResult:
         response = await self._send(endpoint, request, trusted, address)
         try:
             content = response.content
@@ -204,7 +190,7 @@ class Transport:
             response.close()
             raise
         head = HTTPResult(response.status, response.headers, body, endpoint)
-        stream = Stream(self, response, head, self._watched_over(response, endpoint))
+        stream = Stream(self.check_open, response, head, self._watched_over(response, endpoint))
         if self._places is not None and not stream.closed:
             self._places.held_by(stream)
         return stream
@@ -214,6 +200,7 @@ class Transport:
         self.closed = True
         self._routes.clear()
         self._drips.expire()
+        self._turns.open()
         self._deadlines.expire()  # closing a connection does not wake who is connecting, or reading a body
 
     async def close(self) -> None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .._watching.steps import Seen
     from .watch_machine import WatchMachine
 
-HEALTH = build("GET", "/health")
-NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
-LEADER = build("GET", "/v2/members/leader")
+HEALTH = build("GET", "/health", urgent=True)
+NOTHING = build("GET", f"{requests.PREFIX}/_nothing", urgent=True)
+LEADER = build("GET", "/v2/members/leader", urgent=True)
 
 
 def surroundings_of(

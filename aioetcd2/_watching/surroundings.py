@@ -11,18 +11,18 @@ from .._net.exchange import OpenStream
 from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import Request
+from .._net.turns import QUICK, Turns
 from ..errors import ClusterError, HeaderTimeoutError
 from .buffering import Answers, Buffering
 from .liveness import Liveness, Probe
 from .looks import Ask, Looks, Read
 from .outage import Outage
-from .turns import Turns
 
 SILENCE = 0.05
 """Seconds after which a stream that may have been dropped is asked for again."""
 
-QUICK = 0.25
-"""The part of the header timeout in which an answer shows that more can be asked at once."""
+AT_FIRST, AT_MOST = 16, 128
+"""How many register at once, at first and at the most."""
 
 
 class Surroundings:
@@ -72,7 +72,7 @@ class Surroundings:
         self.hush = Deadlines(SILENCE)
         self.stuck = Deadlines(probe_timeout)
         self.patience = probe_interval if header_timeout is None else None
-        self._turns = Turns()
+        self._turns = Turns(AT_FIRST, AT_MOST)
         self._quick = QUICK * probe_timeout
 
     async def register(
@@ -97,7 +97,7 @@ class Surroundings:
                 stream = await self.failover.open(make, check)
             except ClusterError as error:
                 if any(isinstance(each, HeaderTimeoutError) for each in error.errors):
-                    self._turns.timed_out(turn)
+                    self._turns.timed_out(start)
                 raise
             self._turns.succeeded(quickly=time.monotonic() - start < self._quick)
             return stream
