@@ -10,6 +10,12 @@ from types import TracebackType
 
 from msgspec import Struct
 
+LATE = 0.1
+"""Seconds after which a timer is late: the process, or its event loop, stood still."""
+
+GRACE = 0.05
+"""Seconds that the loop gets then to take what lies in the sockets."""
+
 _TIME_IS_UP = "the header timeout is over"
 
 if sys.version_info >= (3, 11):
@@ -131,11 +137,18 @@ class Deadlines:
             deadline.expire()
 
     def _arm(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._timer = loop.call_later(due - time.monotonic(), self._tick, loop)
+        self._timer = loop.call_later(due - time.monotonic(), self._tick, loop, due)
 
-    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = None
+    def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        """Expire what is over, or a moment later where this comes late: what has arrived meanwhile is to be read."""
         now = time.monotonic()
+        if now - due > LATE:
+            self._timer = loop.call_later(GRACE, self._expire_until, loop, now)
+        else:
+            self._expire_until(loop, now)
+
+    def _expire_until(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
+        self._timer = None
         for deadline, due in list(self._running.items()):
             if due > now:
                 self._arm(loop, due)

@@ -13,7 +13,9 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from multidict import istr
+from yarl import URL
 
+from .addresses import AvoidingResolver
 from .causes import words_of
 
 WRITE_IDLE = 0.5
@@ -213,3 +215,14 @@ class Authorize:
         else:
             request.headers.popall("Authorization", None)
         return await handler(request)
+
+
+def forget_name(
+    connector: aiohttp.BaseConnector | None, theirs: aiohttp.BaseConnector | None, ours: AvoidingResolver, base: str
+) -> None:
+    """Have the name in a URL looked up anew: by the connector, where it is the caller's, or by our resolver."""
+    url = URL(base)
+    if connector is theirs and isinstance(connector, aiohttp.TCPConnector):
+        connector.clear_dns_cache(url.raw_host, url.port)
+    elif url.raw_host is not None:
+        ours.forget(url.raw_host)

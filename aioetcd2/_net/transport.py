@@ -34,9 +34,9 @@ from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Request
-from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, over_a_fit_connection
+from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, forget_name, over_a_fit_connection
 from .stream import Stream
-from .turns import QUICK, Turns
+from .turns import QUICK, turns_for_calls
 
 MAX_BODY = 256 << 20
 """The most that is read of one answer. A listing of a full store is far below; more than this is an attack."""
@@ -45,10 +45,6 @@ DRIP = 64 << 10
 """What of a body has to arrive within each `DRIP_TIMEOUTS` header timeouts; less is a drip that might never end."""
 
 DRIP_TIMEOUTS = 10
-
-MAX_CONNECTIONS = 256
-MAX_CONNECTIONS_WITH_CREDENTIALS = 16
-"""How many exchanges go on at once; with credentials at first, for each costs the server 70 ms of its CPU."""
 
 DEFAULT_PATIENCE = 5.0
 """Seconds of which an answer has to take a small part only to be quick, where there is no header timeout."""
@@ -115,8 +111,7 @@ class Transport:
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
         self._adapts = credentials.username is not None
-        most = max_connections or MAX_CONNECTIONS
-        self._turns = Turns(max_connections or MAX_CONNECTIONS_WITH_CREDENTIALS if self._adapts else most, most)
+        self._turns = turns_for_calls(max_connections, with_credentials=self._adapts)
         self._quick = QUICK * (header_timeout or DEFAULT_PATIENCE)
         self._places = Places.of(connector, reporter)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
@@ -214,9 +209,6 @@ class Transport:
     def avoid(self, address: str) -> None:
         """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
         self._avoided.add(address)
-        for session in self._sessions.values():
-            if session.connector_owner and isinstance(session.connector, aiohttp.TCPConnector):
-                session.connector.clear_dns_cache()
 
     def _watched_over(self, response: aiohttp.ClientResponse, endpoint: str) -> str | None:
         """Have TCP notice when the other side of a stream is gone; its address, if the name may have others."""
@@ -227,6 +219,12 @@ class Transport:
         keep_alive(transport.get_extra_info("socket"), self._keepalive)
         address = transport.get_extra_info("peername")
         return None if route.trusting or not address else other_address(route.authority, str(address[0]))
+
+    def _forget_name(self, endpoint: str) -> None:
+        """Have the name of an endpoint looked up anew: it may be elsewhere by now."""
+        route = self._routes.get(endpoint)
+        if route is not None:
+            forget_name(route.session.connector, self._connector, self._avoided, f"{route.scheme}://{route.authority}")
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
@@ -314,6 +312,7 @@ class Transport:
         """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
+        self._forget_name(endpoint)
         raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is Lost else error)
 
     def _mapped(
@@ -366,7 +365,7 @@ class Transport:
             connector = aiohttp.UnixConnector(path, limit=0)
         elif connector is None:
             resolver = cast(AbstractResolver, self._avoided)
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver, use_dns_cache=False)
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=owned,

@@ -13,6 +13,11 @@ QUICK = 0.25
 """The part of the header timeout in which an answer shows that more can be asked at once."""
 
 
+MAX_CONNECTIONS = 256
+MAX_CONNECTIONS_WITH_CREDENTIALS = 16
+"""How many exchanges go on at once; with credentials at first, for each costs the server 70 ms of its CPU."""
+
+
 class Turns:
     """Turns that some have at once, the others waiting in order.
 
@@ -129,3 +134,10 @@ class Turn:
         if self._held:
             self._held = False
             self._turns.end()
+
+
+def turns_for_calls(most: int | None, *, with_credentials: bool) -> Turns:
+    """Turns for as many calls as may be under way at once; `None` = as many as servers are known to bear."""
+    if with_credentials:
+        return Turns(most or MAX_CONNECTIONS_WITH_CREDENTIALS, most or MAX_CONNECTIONS)
+    return Turns(most or MAX_CONNECTIONS, most or MAX_CONNECTIONS)
