@@ -80,16 +80,18 @@ async def test_what_is_given_up_is_freed(tls: bool, tmp_path: Path) -> None:
         sockets = open_sockets()
         tracemalloc.start()
         client = Client(server.endpoints, ssl=trusting, header_timeout=1)
+        await asyncio.gather(*(client.keys.set("/small", "v") for _ in range(18)))  # connected, past the handshake
         await server.pause()
         try:
             value = "v" * 9_000_000
-            done = await asyncio.gather(*(client.keys.set(f"/{i}", value) for i in range(15)), return_exceptions=True)
+            calls = [client.keys.set(f"/{i}", value) for i in range(15)] + [client.keys.get("/k") for _ in range(3)]
+            done = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(each) for each in done} == {ClusterError}
-            del done, value
-            await client.close()
+            del calls, done, value
             await asyncio.sleep(0.2)
+            assert open_sockets() <= sockets, "before the client is closed"
+            await client.close()
             gc.collect()
-            assert open_sockets() <= sockets
             assert tracemalloc.get_traced_memory()[0] < 5 << 20
         finally:
             tracemalloc.stop()

@@ -50,8 +50,8 @@ class Turns:
         return Turn(self)
 
     def begin(self) -> bool:
-        """Take a turn, if one is free and nobody waits for it."""
-        if self._waiting or self._taken >= self._allowed or self._taken >= self._bearable:
+        """Take a turn, if one is free: nobody waits then, for it would have been handed on."""
+        if self._taken >= self._allowed or self._taken >= self._bearable:
             return False
         self._taken += 1
         return True
