@@ -69,8 +69,9 @@ class Node(Struct, frozen=True, gc=False, rename="camel"):
         nodes: What a listed directory holds, hidden keys (`_...`) left out as the server does.
         created_index: The index at which it was created; a plain `set` creates anew.
         modified_index: The index of its last change.
-        ttl: Seconds left, rounded up; negative where the cluster has no leader to expire it. `None` = no TTL.
-        expiration: When it expires, aware and in UTC; `None` = never.
+        ttl: Seconds left, rounded up; 0 at its end, for as long as the cluster has not removed it: half a second, or
+            until there is a leader again. `None` = no TTL: the key is permanent.
+        expiration: When it expires, aware and in UTC whatever offset the server writes; `None` = never.
     """
 
     key: str = "/"

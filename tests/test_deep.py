@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -56,6 +57,26 @@ def test_a_deep_tree_that_was_deleted_is_decoded() -> None:
     response = answered(body)
     assert (response.action, response.node) == ("delete", Node("/d", dir=True))
     assert depth_of(response.prev_node) == DEPTH
+
+
+def test_times_in_a_deep_tree_are_those_of_any_other() -> None:
+    end = ',"expiration":"2026-11-23T12:46:04+02:00"'
+    response = answered(f'{{"action":"get","node":{nested(DEPTH, end)},"prevNode":{nested(DEPTH, end)}}}')
+    for node in (response.node, response.prev_node):
+        assert node is not None
+        (leaf,) = node.leaves()
+        assert (leaf.ttl, leaf.expiration) == (0, datetime(2026, 11, 23, 10, 46, 4, tzinfo=timezone.utc))
+
+
+def test_a_deep_tree_in_an_event_is_decoded() -> None:
+    deep_one = f'{{"action":"delete","node":{{"key":"/d","dir":true}},"prevNode":{nested(DEPTH)}}}'
+    lines = f'{{"action":"set","node":{{"key":"/a"}}}}\n{deep_one}\n\n'.encode()
+    head = HTTPResult(200, {}, b"", ENDPOINT)
+    first, second = responses.events(lines, (10, 0, 0, "1"), head)
+    assert (first.node, first.prev_node, second.index) == (Node("/a"), None, 10)
+    assert depth_of(second.prev_node) == DEPTH
+    with pytest.raises(InvalidResponseError):
+        responses.events(lines + b"{", (10, 0, 0, "1"), head)
 
 
 @pytest.mark.parametrize(

@@ -386,6 +386,21 @@ class TestTTL:
         assert node.ttl is not None
         assert 900 < node.ttl <= 1000
 
+    @pytest.mark.slow
+    async def test_at_its_end_a_key_has_a_ttl_of_0(self, keys: KeysAPI, prefix: str) -> None:
+        """The server removes keys every half second; until then it leaves out the TTL, as it does of a permanent key."""
+        seen: set[int | None] = set()
+        for _ in range(3):
+            await keys.set(f"{prefix}/k", "v", ttl=1)
+            with pytest.raises(KeyNotFoundError):
+                while True:
+                    one = node_of(await keys.get(f"{prefix}/k"))
+                    listed = node_of(await keys.get(prefix)).nodes
+                    seen.update(each.ttl for each in (one, *listed))
+        assert seen == {0, 1}
+        with pytest.raises(ValueError, match="ttl is above 0"):
+            await keys.set(f"{prefix}/k", "v", ttl=0)
+
     async def test_expires(self, keys: KeysAPI, prefix: str) -> None:
         await keys.mkdir(f"{prefix}/dir", ttl=1)
         await keys.set(f"{prefix}/dir/below", "v")

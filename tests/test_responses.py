@@ -71,10 +71,13 @@ def keys(body: bytes | str | dict[str, Any], status: int = 200, **headers: str) 
     return decode.keys(result(body, status, **headers), REQUEST)
 
 
-def node_of(**node: Any) -> Node:
-    response = keys({"action": "get", "node": node})
+def node_in(response: Response) -> Node:
     assert response.node is not None
     return response.node
+
+
+def node_of(**node: Any) -> Node:
+    return node_in(keys({"action": "get", "node": node}))
 
 
 def error_of(body: bytes | str | dict[str, Any], status: int) -> EtcdError:
@@ -220,14 +223,46 @@ def test_expiration_may_be_far_away() -> None:
     assert node.ttl == 7_000_000_000
 
 
-def test_ttl_is_negative_without_a_leader() -> None:
-    assert node_of(key="/a", expiration="2026-11-23T10:46:04.8Z", ttl=-43).ttl == -43
+@pytest.mark.parametrize(
+    ("written", "hour"),
+    [
+        ("2026-11-23T10:46:04.8Z", 10),
+        ("2026-11-23T10:46:04.8z", 10),
+        ("2026-11-23T10:46:04.8+00:00", 10),
+        ("2026-11-23T12:46:04.8+02:00", 10),
+        ("2026-11-22T22:46:04.8-12:00", 10),
+        ("2026-11-23T10:46:04.8", 10),  # no server leaves the offset out, and UTC is what Go has without one
+    ],
+)
+def test_expiration_is_in_utc_whatever_the_offset(written: str, hour: int) -> None:
+    file = {"key": "/d/a", "expiration": written, "ttl": 5}
+    tree = {"key": "/d", "dir": True, "expiration": written, "nodes": [{"key": "/d/e", "dir": True, "nodes": [file]}]}
+    response = keys({"action": "set", "node": tree, "prevNode": file})
+    outer = node_in(response)
+    inner, before = next(outer.leaves()), response.prev_node
+    assert before is not None
+    for node in (outer, inner, before):
+        assert node.expiration == datetime(2026, 11, 23, hour, 46, 4, 800_000, tzinfo=timezone.utc)
+        assert node.expiration.tzinfo is timezone.utc
+    assert (outer.ttl, inner.ttl, before.ttl) == (0, 5, 5)
 
 
-def test_ttl_is_missing_beside_an_expiration() -> None:
-    node = node_of(key="/a", expiration="2026-11-23T10:46:04.8Z")
-    assert node.ttl is None
-    assert node.expiration is not None
+@pytest.mark.parametrize("written", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_expiration_beyond_the_calendar_is_no_answer_of_etcd(written: str) -> None:
+    with pytest.raises(InvalidResponseError, match="probably not an etcd v2 endpoint"):
+        node_of(key="/a", expiration=written, ttl=5)
+
+
+@pytest.mark.parametrize("ttl", [{}, {"ttl": None}, {"ttl": 0}, {"ttl": -1}, {"ttl": -43}], ids=str)
+def test_ttl_is_0_at_the_end_of_a_key(ttl: dict[str, Any]) -> None:
+    """The server leaves out a TTL of 0, and without a leader it goes on counting below that."""
+    ending = {"key": "/d/a", "expiration": "2026-11-23T10:46:04.8Z", **ttl}
+    response = keys({"action": "expire", "node": {"key": "/d", "nodes": [ending, ending]}, "prevNode": ending})
+    (event,) = decode.events(json.dumps({"action": "expire", "prevNode": ending}).encode(), (0, 0, 0, ""), result())
+    for node in (*node_in(response).nodes, response.prev_node, event.prev_node):
+        assert node is not None
+        assert node.ttl == 0
+        assert node.expiration is not None
 
 
 def test_no_ttl() -> None:

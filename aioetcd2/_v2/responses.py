@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timezone
 from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import force_setattr
 from multidict import istr
 
 from .._net.exchange import OpenStream
@@ -58,7 +60,7 @@ _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 Marks = tuple[int, int, int, str]
 """Index, raft's index and term, and cluster ID: what the headers of a keys answer name."""
 
-_MALFORMED = (msgspec.DecodeError, ValueError, RecursionError)
+_MALFORMED = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
 class _KeysBody(Struct, gc=False, rename="camel"):
@@ -137,8 +139,7 @@ def keys(result: HTTPResult, request: object) -> Response:
             body = _deep_keys(result.body)
         return Response(
             body.action,
-            body.node if body.action != "expire" else _expired(body),
-            body.prev_node,
+            *_nodes(body),
             _index(find(INDEX, 0)),
             int(find(RAFT_INDEX, 0)),
             int(find(RAFT_TERM, 0)),
@@ -172,10 +173,11 @@ def opened(stream: OpenStream, request: object) -> OpenStream:
 def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
     """The events in some lines of a wait, one JSON document a line."""
     try:
-        return [
-            Response(body.action, body.node if body.action != "expire" else _expired(body), body.prev_node, *marks)
-            for body in _decode_lines(lines)
-        ]
+        try:
+            bodies = _decode_lines(lines)
+        except RecursionError:
+            bodies = [_deep_keys(line) for line in lines.splitlines() if line.strip()]
+        return [Response(body.action, *_nodes(body), *marks) for body in bodies]
     except _MALFORMED as error:
         raise invalid(result, error, body=lines) from error
 
@@ -196,11 +198,26 @@ def _index(text: str | int) -> int:
     return index
 
 
-def _expired(body: _KeysBody) -> Node | None:
+def _nodes(body: _KeysBody) -> tuple[Node | None, Node | None]:
+    """The node and the one before it, with what servers leave out, or write in their own way; nobody has seen them yet.
+
+    At the end of a key the server leaves out its TTL of 0, and counts on below that for as long as it can't remove it.
+    """
     node, before = body.node, body.prev_node
-    if node is not None and before is not None and before.dir and not node.dir:
-        return msgspec.structs.replace(node, dir=True)  # 2.3 to 3.1 leave it out
-    return node
+    if body.action == "expire" and node is not None and before is not None and before.dir:
+        force_setattr(node, "dir", True)  # 2.3 to 3.1 leave it out
+    pending = list(filter(None, (node, before)))
+    for each in pending:
+        expiration = each.expiration
+        if expiration is not None:
+            if expiration.tzinfo is not timezone.utc:
+                aware = expiration.replace(tzinfo=timezone.utc) if expiration.tzinfo is None else expiration
+                force_setattr(each, "expiration", aware.astimezone(timezone.utc))
+            if each.ttl is None or each.ttl < 0:
+                force_setattr(each, "ttl", 0)
+        if each.nodes:
+            pending += each.nodes
+    return node, before
 
 
 def version(result: HTTPResult, request: object) -> Version:
