@@ -388,7 +388,7 @@ class TestTTL:
 
     @pytest.mark.slow
     async def test_at_its_end_a_key_has_a_ttl_of_0(self, keys: KeysAPI, prefix: str) -> None:
-        """The server removes keys every half second; until then it leaves out the TTL, as it does of a permanent key."""
+        """The server removes keys every half second; until then it leaves out the TTL, as of a permanent key."""
         seen: set[int | None] = set()
         for _ in range(3):
             await keys.set(f"{prefix}/k", "v", ttl=1)

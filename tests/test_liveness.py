@@ -16,6 +16,8 @@ from aioetcd2 import (
     ClientClosedError,
     ClusterError,
     ConnectError,
+    ConnectionLostError,
+    HeaderTimeoutError,
     Health,
     HTTPResult,
     InvalidResponseError,
@@ -38,6 +40,14 @@ THREE = "http://three:3"
 
 def unreachable(endpoint: str = ONE, *, ours: bool = False) -> ClusterError:
     return ClusterError("GET /health", [ConnectError(endpoint, "refused", ours=ours)])
+
+
+def broken() -> ClusterError:
+    return ClusterError("GET /v2/members/leader", [ConnectionLostError(ONE, "it broke")])
+
+
+def silent() -> ClusterError:
+    return ClusterError("GET /v2/members/leader", [HeaderTimeoutError(ONE, "no answer")])
 
 
 class Members:
@@ -495,9 +505,11 @@ LEADER, HEALTH = "GET /v2/members/leader", "GET /health"
         (result(404), GOOD, False, [LEADER, HEALTH], Health(True)),
         (result(500), ILL, False, [LEADER, HEALTH], Health(False, "RAFT NO LEADER")),
         (result(401), GOOD, False, [LEADER, HEALTH], Health(True)),
-        (unreachable(), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (broken(), GOOD, False, [LEADER, HEALTH], Health(True)),
+        (unreachable(), GOOD, False, [LEADER], None),
+        (silent(), GOOD, False, [LEADER], None),
         (InvalidResponseError(ONE, "what?"), GOOD, False, [LEADER, HEALTH], Health(True)),
-        (unreachable(), unreachable(), False, [LEADER, HEALTH], None),
+        (broken(), unreachable(), False, [LEADER, HEALTH], None),
         (result(200), GOOD, True, [HEALTH], Health(True)),
         (result(200), ILL, True, [HEALTH], Health(False, "RAFT NO LEADER")),
     ],
@@ -527,7 +539,7 @@ async def test_a_probe_asks_for_the_leader_and_for_the_health_where_that_is_in_d
 async def test_limits_of_streams_and_probes(header_timeout: float | None, seconds: float) -> None:
     shared = surroundings(Etcd(), 0.1, header_timeout)
     assert (shared.hush._seconds, shared.stuck._seconds) == (rooms.SILENCE, seconds)
-    assert shared.liveness._probe_timeout == seconds
+    assert shared.liveness._probe_timeout == (seconds if header_timeout is None else 2 * seconds)
 
 
 async def test_what_begins_anew_forgets_and_leaves() -> None:

@@ -9,7 +9,15 @@ from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
 from .._watching.surroundings import Surroundings
-from ..errors import APIError, ClusterError, InvalidResponseError, KeyNotFoundError, NotDirError
+from ..errors import (
+    APIError,
+    ClusterError,
+    ConnectError,
+    HeaderTimeoutError,
+    InvalidResponseError,
+    KeyNotFoundError,
+    NotDirError,
+)
 from ..models import Health, Response
 from . import requests, responses
 from .census import Subtree
@@ -40,8 +48,10 @@ def surroundings_of(
         if not thorough:
             try:
                 health = await failover.at(endpoint, LEADER, responses.leader, address=address)
-            except (ClusterError, InvalidResponseError):  # servers that emulate v2 break off the connection
-                health = None
+            except (ClusterError, InvalidResponseError) as error:
+                if isinstance(error, ClusterError) and isinstance(error.errors[0], (ConnectError, HeaderTimeoutError)):
+                    raise
+                health = None  # servers that emulate v2 break off the connection
             if health is not None:
                 return health
         return await failover.at(endpoint, HEALTH, responses.health, address=address)

@@ -60,6 +60,8 @@ _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 Marks = tuple[int, int, int, str]
 """Index, raft's index and term, and cluster ID: what the headers of a keys answer name."""
 
+_EXPIRATION = b'"expiration"'
+
 _MALFORMED = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
@@ -137,9 +139,11 @@ def keys(result: HTTPResult, request: object) -> Response:
             body = _decode_keys(result.body)
         except RecursionError:
             body = _deep_keys(result.body)
+        _complete(body, result.body)
         return Response(
             body.action,
-            *_nodes(body),
+            body.node,
+            body.prev_node,
             _index(find(INDEX, 0)),
             int(find(RAFT_INDEX, 0)),
             int(find(RAFT_TERM, 0)),
@@ -177,7 +181,9 @@ def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
             bodies = _decode_lines(lines)
         except RecursionError:
             bodies = [_deep_keys(line) for line in lines.splitlines() if line.strip()]
-        return [Response(body.action, *_nodes(body), *marks) for body in bodies]
+        for body in bodies:
+            _complete(body, lines)
+        return [Response(body.action, body.node, body.prev_node, *marks) for body in bodies]
     except _MALFORMED as error:
         raise invalid(result, error, body=lines) from error
 
@@ -198,15 +204,20 @@ def _index(text: str | int) -> int:
     return index
 
 
-def _nodes(body: _KeysBody) -> tuple[Node | None, Node | None]:
-    """The node and the one before it, with what servers leave out, or write in their own way; nobody has seen them yet.
-
-    At the end of a key the server leaves out its TTL of 0, and counts on below that for as long as it can't remove it.
-    """
+def _complete(body: _KeysBody, text: bytes) -> None:
+    """Add to nodes that nobody has seen yet what servers leave out, or write in their own way."""
     node, before = body.node, body.prev_node
     if body.action == "expire" and node is not None and before is not None and before.dir:
         force_setattr(node, "dir", True)  # 2.3 to 3.1 leave it out
-    pending = list(filter(None, (node, before)))
+    if _EXPIRATION in text:  # few lists have any
+        _tell_ends(list(filter(None, (node, before))))
+
+
+def _tell_ends(pending: list[Node]) -> None:
+    """Have each expiration in UTC, and a TTL with it.
+
+    At the end of a key the server leaves out its TTL of 0, and counts on below that for as long as it can't remove it.
+    """
     for each in pending:
         expiration = each.expiration
         if expiration is not None:
@@ -217,7 +228,6 @@ def _nodes(body: _KeysBody) -> tuple[Node | None, Node | None]:
                 force_setattr(each, "ttl", 0)
         if each.nodes:
             pending += each.nodes
-    return node, before
 
 
 def version(result: HTTPResult, request: object) -> Version:

@@ -65,7 +65,10 @@ class Surroundings:
         probe_timeout = probe_interval if header_timeout is None else header_timeout
         self.failover = failover
         self.reporter = reporter
-        self.liveness = Liveness(failover, probe, probe_interval, probe_timeout, reporter)
+        bound = (
+            probe_timeout if header_timeout is None else 2 * header_timeout
+        )  # to wait for a connection is no part of it
+        self.liveness = Liveness(failover, probe, probe_interval, bound, reporter)
         self.buffering = Buffering(answers, probe_timeout, reporter)
         self.outage = Outage(reporter)
         self.looks = Looks(read, ask)
