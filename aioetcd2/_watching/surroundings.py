@@ -65,9 +65,7 @@ class Surroundings:
         probe_timeout = probe_interval if header_timeout is None else header_timeout
         self.failover = failover
         self.reporter = reporter
-        bound = (
-            probe_timeout if header_timeout is None else 2 * header_timeout
-        )  # to wait for a connection is no part of it
+        bound = probe_timeout if header_timeout is None else 2 * header_timeout  # it may wait for a connection first
         self.liveness = Liveness(failover, probe, probe_interval, bound, reporter)
         self.buffering = Buffering(answers, probe_timeout, reporter)
         self.outage = Outage(reporter)
