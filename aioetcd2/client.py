@@ -66,6 +66,7 @@ class ClientOptions(TypedDict, total=False):
     auto_sync: float | None
     quorum: bool
     probe_interval: float
+    repeat_writes: bool
     ssl: ssl_module.SSLContext | None
     connector: BaseConnector | None
     trust_env: bool
@@ -93,6 +94,9 @@ class Client:
             again after the same time. `None` = off.
         quorum: What `keys.get(quorum=None)` means.
         probe_interval: Seconds between liveness probes of an endpoint while something is watched there.
+        repeat_writes: Whether plain writes (`set`, `update`, `refresh` and `mkdir` without a condition, grants and
+            revocations, `change_password`, `members.update` and `remove`) go on to the next endpoint after any failure,
+            as those of Go's client do. A late copy can then undo what was written after it.
         ssl: The TLS context for `https://`; `None` = server certificates are checked against the system's.
         connector: Your aiohttp connector; it is used, and not closed.
         trust_env: Whether proxies are taken from the environment, as in aiohttp.
@@ -125,6 +129,7 @@ class Client:
         auto_sync: float | None = None,
         quorum: bool = False,
         probe_interval: float = 5.0,
+        repeat_writes: bool = False,
         ssl: ssl_module.SSLContext | None = None,
         connector: BaseConnector | None = None,
         trust_env: bool = False,
@@ -162,6 +167,7 @@ class Client:
             self._identity,
             self._reporter,
             check_redirect=check_redirect or at_most_ten,
+            repeat_writes=repeat_writes,
             on_first_use=None if auto_sync is None else self._start_syncing,
         )
         self._watches = surroundings_of(
@@ -332,7 +338,7 @@ class Client:
         params: _Fields | None = None,
         form: _Fields | None = None,
         json: Any = None,
-        one_shot: bool = False,
+        one_shot: bool | None = None,
     ) -> HTTPResult:
         """Send any request on the same failover path, for what this library has no call for.
 
@@ -342,7 +348,8 @@ class Client:
             params: The query.
             form: A form for the body.
             json: A value to send as JSON instead, if not `None`.
-            one_shot: Whether it must not be sent again once an endpoint may have received it.
+            one_shot: Whether it must not be sent again once an endpoint may have received it. `None` = as a write, at
+                most once, but for GET and HEAD.
 
         Returns:
             The answer as it is, whatever its status below 500.
@@ -361,7 +368,7 @@ class Client:
             query=_pairs(params),
             form=None if form is None else [(quote_plus(name), value) for name, value in _pairs(form)],
             json=None if json is None else _encode(json),
-            replay=Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
+            replay=None if one_shot is None else Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
             secret=target.startswith("/v2/auth/"),
         )
         return await self._failover.call(request, responses.raw)

@@ -36,9 +36,13 @@ class KeysAPI:
     A key is any text. A leading slash is added where it is missing, repeated slashes fold into one; every other
     character reaches the server as given. Keys below a segment that begins with `_` are hidden from listings.
 
-    A `set`, `update`, `refresh` or `get` goes on to the next endpoint when one fails. What is not safe to repeat
-    (`create`, conditions, `delete`, `create_in_order`, `mkdir`) is sent at most once: where its answer is lost,
-    `ClusterError.maybe_applied` is true.
+    A `get` goes on to the next endpoint when one fails. A write is sent once: it goes on only where the failed endpoint
+    certainly never got it, and otherwise it raises, with `ClusterError.maybe_applied` true. With
+    `Client(repeat_writes=True)` writes without a condition (`set`, `update`, `refresh`, `mkdir(prev_exist=None)`) go on
+    as well.
+
+    No client can take back a write that is under way. A member that was frozen carries out what it was sent once it
+    goes on, after all that was written meanwhile. Where the order matters, write with a condition (`prev_index`).
 
     Args:
         client: The client that sends the requests.
@@ -151,17 +155,40 @@ class KeysAPI:
         """
         return await self._engine.create_in_order(directory, check_text("value", value), _seconds(ttl))
 
-    async def refresh(self, key: str, ttl: float | timedelta) -> Response:
+    async def refresh(
+        self,
+        key: str,
+        ttl: float | timedelta,
+        *,
+        prev_index: int | None = None,
+        prev_value: str | None = None,
+    ) -> Response:
         """Give a key a new TTL, and leave its value; no watch fires.
+
+        Keep a lease alive with a condition. What was sent may be carried out late, by a member that was frozen for a
+        while. Without a condition such a late copy shortens or stretches the TTL that was given since, perhaps that of
+        another owner; with one, it is refused.
+
+        A refresh moves the key's `modified_index`, which is the next one's `prev_index`. It makes no event, but takes
+        one of the 1,000 places in the history. With a condition, etcd 2.3.0 to 2.3.6 wipe the value.
 
         Args:
             key: The key.
             ttl: Seconds from now, fractions rounded up.
+            prev_index: Only if this is the key's `modified_index` now.
+            prev_value: Only if this is the value now; not empty, for the server would not compare it.
 
         Raises:
             KeyNotFoundError: There is no such key; it has expired, perhaps.
+            CompareFailedError: The condition does not hold.
+            NotFileError: The key is a directory, and there is a condition.
+            ValueError: `prev_value` is empty.
         """
-        return await self._engine.refresh(key, _check_ttl(ttl))
+        seconds = _check_ttl(ttl)
+        _check_conditions(prev_value, prev_index)
+        if prev_value == "":
+            raise ValueError("prev_value of a refresh is not empty: the server does not compare it; use prev_index")
+        return await self._engine.refresh(key, seconds, prev_value, prev_index)
 
     async def mkdir(
         self, key: str, *, ttl: float | timedelta | None = None, prev_exist: bool | None = False

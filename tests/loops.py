@@ -29,10 +29,10 @@ FOREIGN = "http://elsewhere:80"
 CLUSTER = "cdf818194e3a8c32"
 
 GET = build("GET", "/v2/keys/k")
-PUT = build("PUT", "/v2/keys/k", form=[("value", "v")])
-CREATE = build("PUT", "/v2/keys/k", form=[("value", "v"), ("prevExist", "false")], replay=Replay.IF_UNSENT)
-POST = build("POST", "/v2/keys/q", form=[("value", "v")], replay=Replay.IF_UNSENT)
-DELETE = build("DELETE", "/v2/keys/k", replay=Replay.IF_UNSENT)
+PUT = build("PUT", "/v2/keys/k", form=[("value", "v")], replay=Replay.IF_ALLOWED)
+CREATE = build("PUT", "/v2/keys/k", form=[("value", "v"), ("prevExist", "false")])
+POST = build("POST", "/v2/keys/q", form=[("value", "v")])
+DELETE = build("DELETE", "/v2/keys/k")
 
 Outcome = Callable[[str, Request], Awaitable[HTTPResult]]
 
@@ -180,12 +180,21 @@ def failover(
     *endpoints: str,
     clock: Clock | None = None,
     check_redirect: Callable[[int], None] = at_most_ten,
+    repeat_writes: bool = False,
     on_first_use: Callable[[], None] | None = None,
 ) -> tuple[Loop, EndpointPool]:
     pool = EndpointPool(endpoints, clock=clock or Clock())
     reporter = Reporter()
     identity = Identity(reporter)
-    loop = Loop(pool, script, identity, reporter, check_redirect=check_redirect, on_first_use=on_first_use)
+    loop = Loop(
+        pool,
+        script,
+        identity,
+        reporter,
+        check_redirect=check_redirect,
+        repeat_writes=repeat_writes,
+        on_first_use=on_first_use,
+    )
     loop.identity = identity
     return loop, pool
 

@@ -182,8 +182,11 @@ class StoreModel:
     def create_in_order(self, directory: str, value: str, *, ttl: TTL = None) -> Response:
         return self._put(join(clean(directory), f"{self.index:020}"), value, ttl, "create")
 
-    def refresh(self, key: str, ttl: TTL) -> Response:
-        return self._update(clean(key), None, ttl)
+    def refresh(self, key: str, ttl: TTL, *, prev_value: str | None = None, prev_index: int | None = None) -> Response:
+        path = clean(key)
+        if prev_value is not None or prev_index is not None:
+            return self._change(self._compared(path, prev_value, prev_index), None, ttl, "compareAndSwap")
+        return self._update(path, None, ttl)
 
     def mkdir(self, key: str, *, ttl: TTL = None, prev_exist: bool | None = False) -> Response:
         if prev_exist:
@@ -267,7 +270,7 @@ class StoreModel:
         node = Node(entry.path, None, entry.dir, (), entry.created, self.index)
         before = entry.show(self.now)
         if action == "expire":
-            before = replace(before, ttl=None)
+            before = replace(before, ttl=0)
         return self._happened(action, node, before, removed=frozenset(entry.paths()))
 
     def _happened(

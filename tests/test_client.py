@@ -457,9 +457,32 @@ class TestRequest:
                 assert caught.value.maybe_applied
             assert (len(broken.seen), len(wire.seen)) == (1, 0)
             async with Client(endpoints, selection=IN_ORDER) as client:
-                assert (await client.request("PUT", "/x")).endpoint == wire.endpoint
+                assert (await client.request("PUT", "/x", one_shot=False)).endpoint == wire.endpoint
             async with Client([NOWHERE, wire.endpoint], selection=IN_ORDER) as client:
                 assert (await client.request("PUT", "/x", one_shot=True)).endpoint == wire.endpoint
+
+    @pytest.mark.parametrize("repeat_writes", [False, True])
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "POST", "DELETE", "PATCH"])
+    async def test_only_get_and_head_are_sent_again_unless_told(self, method: str, repeat_writes: bool) -> None:
+        """Not even with `repeat_writes`: whether a request can be repeated is known of calls, not of any request."""
+        async with Misbehaver(close) as broken, Misbehaver(answer("")) as wire:
+            endpoints = [broken.endpoint, wire.endpoint]
+            async with Client(endpoints, selection=IN_ORDER, repeat_writes=repeat_writes) as client:
+                if method in ("GET", "HEAD"):
+                    assert (await client.request(method, "/x")).endpoint == wire.endpoint
+                else:
+                    with pytest.raises(ClusterError):
+                        await client.request(method, "/x")
+                    assert (len(broken.seen), len(wire.seen)) == (1, 0)
+
+    async def test_one_shot_read_is_sent_once_on_the_wire(self, wire: Misbehaver) -> None:
+        """aiohttp would send it again by itself."""
+        async with Misbehaver(close) as broken:
+            async with Client([broken.endpoint, wire.endpoint], selection=IN_ORDER) as client:
+                with pytest.raises(ClusterError) as caught:
+                    await client.request("GET", "/x", one_shot=True)
+                assert not caught.value.maybe_applied
+            assert (len(broken.seen), len(wire.seen)) == (1, 0)
 
     async def test_head(self, client: Client) -> None:
         result = await client.request("HEAD", "/v2/keys/")

@@ -130,7 +130,7 @@ async def test_what_may_be_repeated_goes_on_to_the_next(
     outcome: Outcome, error: type[EndpointError], request_: Request
 ) -> None:
     script = Script(a=outcome, b=ok(value="from b"))
-    loop, pool = failover(script, A, B)
+    loop, pool = failover(script, A, B, repeat_writes=True)
     response = await call(loop, request_)
     assert response.node is not None
     assert response.node.value == "from b"
@@ -143,7 +143,7 @@ async def test_what_may_be_repeated_goes_on_to_the_next(
 async def test_failure_cools_the_endpoint(
     outcome: Outcome, error: type[EndpointError], request_: Request, clock: Clock
 ) -> None:
-    loop, pool = failover(Script(a=outcome, b=ok()), A, B, C, clock=clock)
+    loop, pool = failover(Script(a=outcome, b=ok()), A, B, C, clock=clock, repeat_writes=True)
     await call(loop, request_)
     pool.pin(C)
     assert pool.order() == (C, B, A)
@@ -151,7 +151,7 @@ async def test_failure_cools_the_endpoint(
     assert pool.order() == (C, A, B)
 
 
-@pytest.mark.parametrize("request_", [CREATE, POST, DELETE], ids=["create", "post", "delete"])
+@pytest.mark.parametrize("request_", [PUT, CREATE, POST, DELETE], ids=["put", "create", "post", "delete"])
 async def test_one_shot_that_was_never_sent_goes_on(request_: Request) -> None:
     script = Script(a=unsent, b=ok())
     loop, pool = failover(script, A, B)
@@ -161,10 +161,16 @@ async def test_one_shot_that_was_never_sent_goes_on(request_: Request) -> None:
 
 
 @pytest.mark.parametrize(("outcome", "error"), FAILURES_AFTER_SENDING)
-@pytest.mark.parametrize("request_", [CREATE, POST, DELETE], ids=["create", "post", "delete"])
-async def test_one_shot_is_sent_once(outcome: Outcome, error: type[EndpointError], request_: Request) -> None:
+@pytest.mark.parametrize(
+    ("request_", "repeat_writes"),
+    [(PUT, False), (CREATE, False), (POST, False), (DELETE, False), (CREATE, True), (POST, True), (DELETE, True)],
+    ids=str,
+)
+async def test_one_shot_is_sent_once(
+    outcome: Outcome, error: type[EndpointError], request_: Request, repeat_writes: bool
+) -> None:
     script = Script(a=outcome, b=ok())
-    loop, pool = failover(script, A, B)
+    loop, pool = failover(script, A, B, repeat_writes=repeat_writes)
     with pytest.raises(raised(error)) as caught:
         await call(loop, request_)
     assert script.sent == [Sent(A, request_, True)]
@@ -234,14 +240,14 @@ async def test_answer_makes_an_endpoint_healthy(clock: Clock) -> None:
 
 async def test_no_endpoint_is_tried_twice_in_a_call() -> None:
     script = Script(a=unsent, b=timed_out, c=unavailable)
-    loop, _ = failover(script, A, B, C)
+    loop, _ = failover(script, A, B, C, repeat_writes=True)
     with pytest.raises(ClusterError):
         await call(loop, PUT)
     assert script.endpoints == [A, B, C]
 
 
 async def test_cluster_error_shows_every_try() -> None:
-    loop, _ = failover(Script(a=unsent, b=lost, c=no_quorum, d=bad_gateway), A, B, C, D)
+    loop, _ = failover(Script(a=unsent, b=lost, c=no_quorum, d=bad_gateway), A, B, C, D, repeat_writes=True)
     with pytest.raises(ClusterError) as caught:
         await call(loop, PUT)
     error = caught.value
@@ -550,7 +556,7 @@ async def test_endpoints_are_found_anew_when_all_have_failed() -> None:
         return found.pop()
 
     script = Script(a=unsent, b=timed_out, c=ok())
-    loop, pool = failover(script, A, B)
+    loop, pool = failover(script, A, B, repeat_writes=True)
     loop.rediscover = rediscover
     await call(loop, PUT)
     assert script.endpoints == [A, B, C]

@@ -84,7 +84,7 @@ async def test_one_write_at_most_goes_to_another_cluster(seconds: Clock) -> None
 
 async def test_write_that_may_have_been_applied_is_told_beside_another_cluster() -> None:
     script = Script(a=[ok(cluster="1"), lost], b=ok(cluster="2"))
-    loop, _ = failover(script, A, B)
+    loop, _ = failover(script, A, B, repeat_writes=True)
     await call(loop)
     with pytest.raises(ClusterError) as caught:
         await call(loop, PUT)

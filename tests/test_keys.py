@@ -441,6 +441,79 @@ class TestRefresh:
             event = await watcher.next()
         assert (event.action, node_of(event).value) == ("update", "next")
 
+    @pytest.mark.parametrize("condition", ["index", "value", "both"])
+    async def test_with_a_condition_that_holds(self, keys: KeysAPI, prefix: str, condition: str) -> None:
+        first = node_of(await keys.set(prefix, "v", ttl=1000))
+        async with keys.watch(prefix) as watcher:
+            response = await keys.refresh(
+                prefix,
+                5000,
+                prev_index=None if condition == "value" else first.modified_index,
+                prev_value=None if condition == "index" else "v",
+            )
+            second = node_of(response)
+            assert response.action == "compareAndSwap"
+            assert (second.value, second.created_index) == ("v", first.created_index)
+            assert second.modified_index > first.modified_index
+            assert second.ttl is not None
+            assert second.ttl > 4000
+            assert node_of(await keys.get(prefix)) == second
+            await keys.update(prefix, "next")
+            event = await watcher.next()
+        assert (event.action, node_of(event).value) == ("update", "next")
+
+    async def test_with_a_condition_that_does_not_hold(self, keys: KeysAPI, prefix: str) -> None:
+        first = node_of(await keys.set(prefix, "v", ttl=1000))
+        index = first.modified_index
+        for conditions in ({"prev_index": index - 1}, {"prev_value": "w"}, {"prev_index": index, "prev_value": "w"}):
+            with pytest.raises(CompareFailedError):
+                await keys.refresh(prefix, 5000, **conditions)
+        now = node_of(await keys.get(prefix))
+        assert now.modified_index == index
+        assert now.ttl is not None
+        assert now.ttl <= 1000
+
+    @pytest.mark.slow
+    async def test_with_conditions_a_lease_is_kept_alive(self, keys: KeysAPI, prefix: str) -> None:
+        node = node_of(await keys.create(prefix, "me", ttl=1))
+        for _ in range(4):
+            await asyncio.sleep(0.6)
+            node = node_of(await keys.refresh(prefix, 1, prev_index=node.modified_index, prev_value="me"))
+        assert node.value == "me"
+
+    async def test_with_a_condition_on_what_is_missing_or_a_directory(self, keys: KeysAPI, prefix: str) -> None:
+        for conditions in ({"prev_index": 1}, {"prev_value": "v"}):
+            with pytest.raises(KeyNotFoundError):
+                await keys.refresh(f"{prefix}/k", 10, **conditions)
+        await keys.mkdir(f"{prefix}/d")
+        with pytest.raises(NotFileError):
+            await keys.refresh(f"{prefix}/d", 10, prev_index=1)
+
+    async def test_what_is_sent(self, wired: KeysAPI, wire: Misbehaver) -> None:
+        """With `prevExist` the server would ignore the conditions."""
+        await wired.refresh("k", 5)
+        await wired.refresh("k", 5, prev_index=7)
+        await wired.refresh("k", 5, prev_value="a&b", prev_index=7)
+        assert [seen.form for seen in wire.seen] == [
+            {"refresh": "true", "ttl": "5", "prevExist": "true"},
+            {"refresh": "true", "ttl": "5", "prevIndex": "7"},
+            {"refresh": "true", "ttl": "5", "prevValue": "a&b", "prevIndex": "7"},
+        ]
+
+    async def test_refused_before_sending(self, wired: KeysAPI, wire: Misbehaver) -> None:
+        wrong: Any = 1
+        for call, error in (
+            (wired.refresh("k", 5, prev_value=""), ValueError),
+            (wired.refresh("k", 5, prev_value="", prev_index=7), ValueError),
+            (wired.refresh("k", 5, prev_value=wrong), TypeError),
+            (wired.refresh("k", 5, prev_value="a\ud800"), ValueError),
+            (wired.refresh("k", 5, prev_index=0), ValueError),
+            (wired.refresh("k", 5, prev_index=2**64), ValueError),
+        ):
+            with pytest.raises(error, match="prev_"):
+                await call
+        assert wire.connections == 0
+
     async def test_missing(self, keys: KeysAPI, prefix: str) -> None:
         with pytest.raises(KeyNotFoundError):
             await keys.refresh(prefix, 10)
@@ -809,7 +882,7 @@ class TestRefusedBeforeSending:
         assert (await keys.set(prefix, "short", prev_value=long)).action == "compareAndSwap"
 
 
-ONE_SHOT: dict[str, Call] = {
+CONDITIONAL: dict[str, Call] = {
     "create": lambda keys: keys.create("k", "v"),
     "create_in_order": lambda keys: keys.create_in_order("k", "v"),
     "set if value": lambda keys: keys.set("k", "v", prev_value="w"),
@@ -817,11 +890,12 @@ ONE_SHOT: dict[str, Call] = {
     "update if value": lambda keys: keys.set("k", "v", prev_exist=True, prev_value="w"),
     "delete": lambda keys: keys.delete("k"),
     "delete if value": lambda keys: keys.delete("k", prev_value="w"),
+    "refresh if index": lambda keys: keys.refresh("k", 1, prev_index=1),
+    "refresh if value": lambda keys: keys.refresh("k", 1, prev_value="w"),
     "mkdir": lambda keys: keys.mkdir("k"),
 }
 
-REPEATABLE: dict[str, Call] = {
-    "get": lambda keys: keys.get("k"),
+PLAIN: dict[str, Call] = {
     "set": lambda keys: keys.set("k", "v"),
     "update": lambda keys: keys.update("k", "v"),
     "refresh": lambda keys: keys.refresh("k", 1),
@@ -830,23 +904,23 @@ REPEATABLE: dict[str, Call] = {
 
 
 class TestSentOnce:
-    """A lost answer: what must not be repeated is not, all else goes on to the next endpoint."""
+    """A lost answer: a write ends there, unless it is a plain one and the client was told to repeat these."""
 
-    @pytest.mark.parametrize("call", ONE_SHOT.values(), ids=ONE_SHOT)
-    async def test_one_shot(self, call: Call) -> None:
+    @pytest.mark.parametrize("repeat_writes", [False, True])
+    @pytest.mark.parametrize("call", [*PLAIN.values(), *CONDITIONAL.values()], ids=[*PLAIN, *CONDITIONAL])
+    async def test_write(self, call: Call, repeat_writes: bool) -> None:
         async with Misbehaver(close) as one, Misbehaver(close) as other:
-            async with Client([one.endpoint, other.endpoint]) as client:
+            async with Client([one.endpoint, other.endpoint], repeat_writes=repeat_writes) as client:
                 with pytest.raises(ClusterError) as caught:
                     await call(client.keys)
             assert caught.value.maybe_applied
-            assert len(one.seen) + len(other.seen) == 1
+            assert len(one.seen) + len(other.seen) == (2 if repeat_writes and call in PLAIN.values() else 1)
 
-    @pytest.mark.parametrize("call", REPEATABLE.values(), ids=REPEATABLE)
-    async def test_repeatable(self, call: Call) -> None:
+    async def test_read(self) -> None:
         async with Misbehaver(close) as one, Misbehaver(close) as other:
             async with Client([one.endpoint, other.endpoint]) as client:
                 with pytest.raises(ClusterError) as caught:
-                    await call(client.keys)
+                    await client.keys.get("k")
             assert len(caught.value.errors) == 2
             assert len(one.seen) > 0
             assert len(other.seen) > 0

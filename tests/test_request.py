@@ -247,6 +247,16 @@ def test_writes(method: str, writes: bool) -> None:
     assert build(method, "/", writes=not writes).writes is not writes
 
 
+@pytest.mark.parametrize(
+    ("method", "replay"),
+    [("GET", Replay.ALWAYS), ("HEAD", Replay.ALWAYS)]
+    + [(method, Replay.IF_UNSENT) for method in ("OPTIONS", "PUT", "POST", "DELETE", "PATCH")],
+)
+def test_what_reads_is_repeated_and_nothing_else(method: str, replay: Replay) -> None:
+    assert build(method, "/").replay is replay
+    assert {build(method, "/", replay=wanted).replay for wanted in Replay} == set(Replay)
+
+
 @pytest.mark.parametrize("text", ["", "x", "\0", "\r\n", "é", "😀", "\ufffd", "\u2028"])
 def test_text_is_passed_on(text: str) -> None:
     assert check_text("value", text) is text

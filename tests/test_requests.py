@@ -8,7 +8,7 @@ from aioetcd2._net.request import FORM, MAX_REQUEST_LINE, Replay, Request, build
 from aioetcd2._v2 import requests
 from aioetcd2._v2.requests import with_quorum
 
-ALWAYS, ONCE = Replay.ALWAYS, Replay.IF_UNSENT
+PLAIN, ONCE = Replay.IF_ALLOWED, Replay.IF_UNSENT
 
 
 @pytest.fixture(autouse=True)
@@ -34,9 +34,9 @@ def test_reads(request_: Request, target: str) -> None:
 @pytest.mark.parametrize(
     ("request_", "body", "replay"),
     [
-        (requests.put("/k", "v w"), b"value=v+w", ALWAYS),
-        (requests.put("/k", "", 5), b"value=&ttl=5", ALWAYS),
-        (requests.put("/k", "v", prev_exist=True), b"value=v&prevExist=true", ALWAYS),
+        (requests.put("/k", "v w"), b"value=v+w", PLAIN),
+        (requests.put("/k", "", 5), b"value=&ttl=5", PLAIN),
+        (requests.put("/k", "v", prev_exist=True), b"value=v&prevExist=true", PLAIN),
         (requests.put("/k", "v", prev_exist=False), b"value=v&prevExist=false", ONCE),
         (requests.put("/k", "v", prev_value=""), b"value=v&prevValue=", ONCE),
         (requests.put("/k", "v", prev_index=7), b"value=v&prevIndex=7", ONCE),
@@ -45,9 +45,12 @@ def test_reads(request_: Request, target: str) -> None:
             b"value=v&ttl=1&prevExist=true&noValueOnSuccess=true&prevValue=w&prevIndex=7",
             ONCE,
         ),
-        (requests.refresh("/k", 9), b"refresh=true&prevExist=true&ttl=9", ALWAYS),
-        (requests.mkdir("/k", None, None), b"dir=true", ALWAYS),
-        (requests.mkdir("/k", 3, True), b"dir=true&ttl=3&prevExist=true", ALWAYS),
+        (requests.refresh("/k", 9), b"refresh=true&ttl=9&prevExist=true", PLAIN),
+        (requests.refresh("/k", 9, "v w"), b"refresh=true&ttl=9&prevValue=v+w", ONCE),
+        (requests.refresh("/k", 9, None, 7), b"refresh=true&ttl=9&prevIndex=7", ONCE),
+        (requests.refresh("/k", 9, "v", 7), b"refresh=true&ttl=9&prevValue=v&prevIndex=7", ONCE),
+        (requests.mkdir("/k", None, None), b"dir=true", PLAIN),
+        (requests.mkdir("/k", 3, True), b"dir=true&ttl=3&prevExist=true", PLAIN),
         (requests.mkdir("/k", None, False), b"dir=true&prevExist=false", ONCE),
     ],
 )

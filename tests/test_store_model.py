@@ -237,6 +237,13 @@ class StoreMachine(RuleBasedStateMachine):
     def refresh(self, key: str, number: int, ttl: Any) -> None:
         self.do("refresh", self.one_of_ours(number, key), ttl)
 
+    @rule(key=keys, number=NUMBER, ttl=TTLS.filter(bool), prev_value=PREVIOUS, prev_index=PREVIOUS)
+    def compare_and_refresh(self, key: str, number: int, ttl: Any, prev_value: Any, prev_index: Any) -> None:
+        key = self.one_of_ours(number, key)
+        conditions = self.conditions(key, prev_value, prev_index)
+        if conditions.get("prev_value") != "":  # which is refused before it is sent
+            self.do("refresh", key, ttl, **conditions)
+
     @rule(key=keys, ttl=TTLS, prev_exist=WHETHER)
     def mkdir(self, key: str, ttl: Any, prev_exist: bool | None) -> None:
         self.do("mkdir", key, ttl=ttl, prev_exist=prev_exist)

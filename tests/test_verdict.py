@@ -38,13 +38,12 @@ from aioetcd2._net.verdict import (
 
 A, B = "http://a:1", "http://b:2"
 READ = Request("GET", "/k")
-WRITE = Request("PUT", "/k", b"value=v", writes=True)
+WRITE = Request("PUT", "/k", b"value=v", replay=Replay.IF_ALLOWED, writes=True)
 CREATE = Request("PUT", "/k", b"value=v", replay=Replay.IF_UNSENT, writes=True)
 
-ALWAYS, ONCE = Replay.ALWAYS, Replay.IF_UNSENT
 NEXT, GIVE_UP, RAISE, RETURN = Step.NEXT, Step.GIVE_UP, Step.RAISE, Step.RETURN
 
-EXPECTED = {  # outcome: step where replay is always, where it is if unsent; cools, heals; maybe applied
+EXPECTED = {  # outcome: step where it may be repeated, where it is sent once; cools, heals; maybe applied
     Outcome.UNSENT: (NEXT, NEXT, True, False, False),
     Outcome.HINDERED: (NEXT, NEXT, False, False, False),
     Outcome.NOT_SERVED: (NEXT, NEXT, True, False, False),
@@ -65,13 +64,18 @@ def test_every_outcome_is_expected() -> None:
     assert set(EXPECTED) | {Outcome.STRANGE} == set(Outcome)
 
 
+@pytest.mark.parametrize("repeat_writes", [False, True])
 @pytest.mark.parametrize(
     ("outcome", "replay", "place", "writes"), list(product(EXPECTED, Replay, Place, (False, True)))
 )
-def test_every_outcome_replay_and_place(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> None:
-    always, if_unsent, cools, heals, maybe_applied = EXPECTED[outcome]
-    assert verdict(outcome, Request("PUT", "/k", replay=replay, writes=writes), place) == Verdict(
-        step=always if replay is ALWAYS else if_unsent,
+def test_every_outcome_replay_and_place(
+    outcome: Outcome, replay: Replay, place: Place, writes: bool, repeat_writes: bool
+) -> None:
+    repeated, once, cools, heals, maybe_applied = EXPECTED[outcome]
+    may_be_repeated = {Replay.ALWAYS: True, Replay.IF_ALLOWED: repeat_writes, Replay.IF_UNSENT: False}[replay]
+    request = Request("PUT", "/k", replay=replay, writes=writes)
+    assert verdict(outcome, request, place, repeat_writes=repeat_writes) == Verdict(
+        step=repeated if may_be_repeated else once,
         cools=cools,
         heals=heals,
         pins=heals and place is Place.AFTER_FAILURES,
@@ -79,20 +83,24 @@ def test_every_outcome_replay_and_place(outcome: Outcome, replay: Replay, place:
     )
 
 
+@pytest.mark.parametrize("repeat_writes", [False, True])
 @pytest.mark.parametrize("replay", Replay)
 @pytest.mark.parametrize("place", Place)
-def test_a_read_goes_past_a_stranger_and_a_write_stops_there(replay: Replay, place: Place) -> None:
-    read = verdict(Outcome.STRANGE, Request("GET", "/k", replay=replay), place)
+def test_a_read_goes_past_a_stranger_and_a_write_stops_there(replay: Replay, place: Place, repeat_writes: bool) -> None:
+    read = verdict(Outcome.STRANGE, Request("GET", "/k", replay=replay), place, repeat_writes=repeat_writes)
     assert read == Verdict(NEXT, cools=True, heals=False, pins=False, maybe_applied=False)
-    write = verdict(Outcome.STRANGE, Request("PUT", "/k", replay=replay, writes=True), place)
+    write = verdict(
+        Outcome.STRANGE, Request("PUT", "/k", replay=replay, writes=True), place, repeat_writes=repeat_writes
+    )
     assert write == Verdict(GIVE_UP, cools=True, heals=False, pins=False, maybe_applied=True)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
 @pytest.mark.parametrize("place", Place)
 def test_a_write_that_may_have_been_applied_is_never_sent_again(outcome: Outcome, place: Place) -> None:
-    judged = verdict(outcome, CREATE, place)
-    assert not (judged.maybe_applied and judged.step is NEXT)
+    for request, repeat_writes in ((WRITE, False), (CREATE, False), (CREATE, True)):
+        judged = verdict(outcome, request, place, repeat_writes=repeat_writes)
+        assert not (judged.maybe_applied and judged.step is NEXT)
 
 
 ERRORS = [

@@ -58,6 +58,7 @@ class Failover:
         guard: What is known of the cluster.
         reporter: Told of what fails.
         check_redirect: Told the number of redirects in a row before each is followed; raises to refuse.
+        repeat_writes: Whether plain writes go on to the next endpoint where their fate at one is unknown.
         on_first_use: Called once, when the first request is about to be sent.
 
     Attributes:
@@ -72,6 +73,7 @@ class Failover:
         reporter: Reporter,
         *,
         check_redirect: Callable[[int], None] = at_most_ten,
+        repeat_writes: bool = False,
         on_first_use: Callable[[], None] | None = None,
     ) -> None:
         self._pool = pool
@@ -79,6 +81,7 @@ class Failover:
         self._guard = guard
         self._reporter = reporter
         self._redirects = Redirects(check_redirect, pool, reporter)
+        self._repeat_writes = repeat_writes
         self._on_first_use = on_first_use
         self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
 
@@ -220,7 +223,8 @@ class Failover:
         error: EtcdError | None = None,
     ) -> Step:
         """Judge an outcome, tell the pool whether the endpoint is healthy, and keep its failure."""
-        judged = verdict(outcome, request, Place.AFTER_FAILURES if failures else Place.FIRST)
+        place = Place.AFTER_FAILURES if failures else Place.FIRST
+        judged = verdict(outcome, request, place, repeat_writes=self._repeat_writes)
         if judged.heals:
             if error is not None:
                 self._transport.check_open()

@@ -24,13 +24,22 @@ _PLAIN_PATH = re.compile(r"(?:/(?!\.\.?(?:/|\Z))[A-Za-z0-9_.~-]+)+/?")
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9_.~-]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_READING = ("GET", "HEAD", "OPTIONS")
+_READING = ("GET", "HEAD")
+_HARMLESS = (*_READING, "OPTIONS")
 
 
 class Replay(Enum):
-    """Whether a request may be sent again when its fate at one endpoint is unknown."""
+    """Whether a request may be sent again when its fate at one endpoint is unknown.
+
+    Attributes:
+        ALWAYS: It may: a read.
+        IF_ALLOWED: A plain write, which two copies leave as one does unless another write comes between them: by a
+            client only that was told to repeat writes.
+        IF_UNSENT: Never: it has a condition, or does something else the second time.
+    """
 
     ALWAYS = "always"
+    IF_ALLOWED = "if_allowed"
     IF_UNSENT = "if_unsent"
 
 
@@ -74,7 +83,7 @@ def build(
     query: Iterable[tuple[str, str]] = (),
     form: Iterable[tuple[str, str]] | None = None,
     json: bytes | None = None,
-    replay: Replay = Replay.ALWAYS,
+    replay: Replay | None = None,
     writes: bool | None = None,
     secret: bool = False,
     patient: bool = False,
@@ -88,7 +97,7 @@ def build(
         query: Names and values of the query, as text.
         form: Names and values of a form; excludes `json`.
         json: An encoded JSON body.
-        replay: Whether it may be sent again.
+        replay: Whether it may be sent again; `None` = only what reads, by its method.
         writes: Whether it can change anything; `None` = as its method says.
         secret: Whether the body holds a password.
         patient: Whether the header of the answer may take as long as it likes.
@@ -108,8 +117,10 @@ def build(
         body, content_type = encode_form(form), FORM
         if len(body) > MAX_FORM:
             raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {target[:60]}")
+    if replay is None:
+        replay = Replay.ALWAYS if method in _READING else Replay.IF_UNSENT
     if writes is None:
-        writes = method not in _READING
+        writes = method not in _HARMLESS
     return Request(method, target, body, content_type, replay, writes, secret, patient, urgent)
 
 

@@ -23,7 +23,6 @@ WRITE_IDLE = 0.5
 
 _KEEP_ALIVE = istr("Keep-Alive")
 _TOLD = re.compile(r"\b(timeout|max)\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
-_REPEATED_BY_AIOHTTP = ("GET", "HEAD")
 
 
 class UnfitError(Exception):
@@ -69,11 +68,13 @@ class FitRequest(aiohttp.ClientRequest):
     """A request that travels over a connection that is fit for it: aiohttp keeps them for 15 s, whatever servers say.
 
     Attributes:
+        once: Whether it is sent once, so that aiohttp does not send it again where its connection proves to be closed.
         fresh: Whether it takes no connection that has carried another request.
         reuses: Whether its connection has carried another request.
         life: What is known of its connection, once it has one.
     """
 
+    once = False
     fresh = False
     reuses = False
     life: Life
@@ -95,7 +96,7 @@ class FitRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
     def _is_unfit(self, life: Life) -> bool:
-        if self.method in _REPEATED_BY_AIOHTTP:
+        if not self.once:
             return life.is_over(math.inf)
         return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
 
@@ -186,6 +187,7 @@ class SendOnce:
     ) -> aiohttp.ClientResponse:
         assert isinstance(request, FitRequest)
         self._request = request
+        request.once = True
         request.fresh = self._fresh
         try:
             return await handler(request)

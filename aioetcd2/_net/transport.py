@@ -33,7 +33,7 @@ from .deadlines import Deadline, Deadlines
 from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
-from .request import Request
+from .request import Replay, Request
 from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, forget_name, over_a_fit_connection
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
@@ -246,7 +246,7 @@ class Transport:
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         once = None
-        if request.writes:
+        if request.writes or request.replay is not Replay.ALWAYS:
             once = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (once, *middlewares)
         body = request.body

@@ -1,7 +1,7 @@
 """What one endpoint's outcome means for a call: go on, give up, raise or return. No I/O, no state.
 
 =====================================  ==================  ==================  ==========================
-outcome at one endpoint                replay = always     replay = if unsent  the endpoint
+outcome at one endpoint                may be repeated     is sent once        the endpoint
 =====================================  ==================  ==================  ==========================
 UNSENT: name, refused, connect, TLS    next                next                cools down
 HINDERED: no descriptor left, here     next                next                nothing is known of it
@@ -14,6 +14,8 @@ REFUSED: a 4xx and the like            raise               raise               i
 ANSWERED: anything else                return              return              is healthy
 =====================================  ==================  ==================  ==========================
 
+Reads may be repeated; plain writes (`Replay.IF_ALLOWED`) by a client only that has `repeat_writes`; other writes never.
+
 An endpoint that is healthy after others have failed in the same pass gets the pin. Where a call goes on and there is no
 next endpoint, it gives up: it raises what the pass as a whole amounts to (`sum_up`).
 """
@@ -22,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum, auto
+from itertools import product
 from typing import NamedTuple
 
 from ..errors import (
@@ -94,27 +97,22 @@ _STEPS = {Outcome.REFUSED: Step.RAISE, Outcome.ANSWERED: Step.RETURN}
 _HEALTHY = (Outcome.REFUSED, Outcome.ANSWERED)
 
 
-def _judge(outcome: Outcome, replay: Replay, place: Place, writes: bool) -> Verdict:
+def _judge(outcome: Outcome, replay: Replay, place: Place, writes: bool, repeat_writes: bool) -> Verdict:
     maybe_applied = outcome in _MAYBE_APPLIED
-    once = writes if outcome is Outcome.STRANGE else replay is Replay.IF_UNSENT
+    repeated = replay is Replay.ALWAYS or (replay is Replay.IF_ALLOWED and repeat_writes)
+    once = writes if outcome is Outcome.STRANGE else not repeated
     step = _STEPS.get(outcome, Step.GIVE_UP if once and maybe_applied else Step.NEXT)
     heals = outcome in _HEALTHY
     cools = not heals and outcome is not Outcome.HINDERED
     return Verdict(step, cools, heals, heals and place is Place.AFTER_FAILURES, maybe_applied and writes)
 
 
-_TABLE = {
-    (outcome, replay, place, writes): _judge(outcome, replay, place, writes)
-    for outcome in Outcome
-    for replay in Replay
-    for place in Place
-    for writes in (False, True)
-}
+_TABLE = {cell: _judge(*cell) for cell in product(Outcome, Replay, Place, (False, True), (False, True))}
 
 
-def verdict(outcome: Outcome, request: Request, place: Place) -> Verdict:
+def verdict(outcome: Outcome, request: Request, place: Place, *, repeat_writes: bool = False) -> Verdict:
     """What an outcome means for a request, by the table above."""
-    return _TABLE[outcome, request.replay, place, request.writes]
+    return _TABLE[outcome, request.replay, place, request.writes, repeat_writes]
 
 
 def outcome_of(error: EtcdError, request: Request) -> Outcome:

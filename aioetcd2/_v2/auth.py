@@ -104,22 +104,24 @@ def add_user(name: str, password: str) -> Request:
     """A new user; where there is one of that name, the server takes it for a change of password."""
     path = _user_path(name)
     body = _encode(_UserChange(name, password=password))
-    return build("PUT", path, json=body, replay=Replay.IF_UNSENT, secret=True)
+    return build("PUT", path, json=body, secret=True)
 
 
 def remove_user(name: str) -> Request:
     """The removal of a user."""
-    return build("DELETE", _user_path(name), replay=Replay.IF_UNSENT)
+    return build("DELETE", _user_path(name))
 
 
 def change_password(name: str, password: str) -> Request:
     """A new password; where there is no such user, the server adds one."""
-    return build("PUT", _user_path(name), json=_encode(_UserChange(name, password=password)), secret=True)
+    body = _encode(_UserChange(name, password=password))
+    return build("PUT", _user_path(name), json=body, replay=Replay.IF_ALLOWED, secret=True)
 
 
 def change_user(name: str, *, grant: tuple[str, ...] | None = None, revoke: tuple[str, ...] | None = None) -> Request:
     """Roles for a user to get, or to lose."""
-    return build("PUT", _user_path(name), json=_encode(_UserChange(name, grant=grant, revoke=revoke)))
+    body = _encode(_UserChange(name, grant=grant, revoke=revoke))
+    return build("PUT", _user_path(name), json=body, replay=Replay.IF_ALLOWED)
 
 
 def get_role(name: str) -> Request:
@@ -131,22 +133,24 @@ def add_role(name: str) -> Request:
     """A new role, which permits nothing."""
     path = _role_path(name)
     body = _encode(_RoleChange(name, permissions=_Change({"read": (), "write": ()})))
-    return build("PUT", path, json=body, replay=Replay.IF_UNSENT)
+    return build("PUT", path, json=body)
 
 
 def remove_role(name: str) -> Request:
     """The removal of a role."""
-    return build("DELETE", _role_path(name), replay=Replay.IF_UNSENT)
+    return build("DELETE", _role_path(name))
 
 
 def grant(name: str, prefixes: tuple[str, ...], permission: Permission) -> Request:
     """More that a role permits."""
-    return build("PUT", _role_path(name), json=_encode(_RoleChange(name, grant=_patterns(prefixes, permission))))
+    body = _encode(_RoleChange(name, grant=_patterns(prefixes, permission)))
+    return build("PUT", _role_path(name), json=body, replay=Replay.IF_ALLOWED)
 
 
 def revoke(name: str, prefixes: tuple[str, ...], permission: Permission) -> Request:
     """Less that a role permits."""
-    return build("PUT", _role_path(name), json=_encode(_RoleChange(name, revoke=_patterns(prefixes, permission))))
+    body = _encode(_RoleChange(name, revoke=_patterns(prefixes, permission)))
+    return build("PUT", _role_path(name), json=body, replay=Replay.IF_ALLOWED)
 
 
 def _user_path(name: str) -> str:

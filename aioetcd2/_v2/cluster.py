@@ -39,17 +39,17 @@ STORE_STATS = build("GET", f"{STATS}/store")
 
 def add(peer_urls: tuple[str, ...]) -> Request:
     """A new member."""
-    return build("POST", PATH, json=_peer_urls(peer_urls), replay=Replay.IF_UNSENT)
+    return build("POST", PATH, json=_peer_urls(peer_urls))
 
 
 def remove(member_id: str) -> Request:
     """The removal of a member."""
-    return build("DELETE", _path(member_id))
+    return build("DELETE", _path(member_id), replay=Replay.IF_ALLOWED)
 
 
 def update(member_id: str, peer_urls: tuple[str, ...]) -> Request:
     """New peer URLs for a member."""
-    return build("PUT", _path(member_id), json=_peer_urls(peer_urls))
+    return build("PUT", _path(member_id), json=_peer_urls(peer_urls), replay=Replay.IF_ALLOWED)
 
 
 def members(result: HTTPResult, request: object) -> list[Member]:

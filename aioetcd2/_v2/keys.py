@@ -119,9 +119,9 @@ class KeysEngine:
         """Write a new key whose name the server makes."""
         return self._write(requests.post(self._path(directory), value, ttl))
 
-    def refresh(self, key: str, ttl: int) -> Awaitable[Response]:
-        """Give a key a new TTL."""
-        return self._write(requests.refresh(self._path(key), ttl))
+    def refresh(self, key: str, ttl: int, prev_value: str | None, prev_index: int | None) -> Awaitable[Response]:
+        """Give a key a new TTL, on a condition perhaps."""
+        return self._write(requests.refresh(self._path(key), ttl, prev_value, prev_index))
 
     def mkdir(self, key: str, ttl: int | None, prev_exist: bool | None) -> Awaitable[Response]:
         """Make a directory."""

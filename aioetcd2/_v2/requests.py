@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import msgspec
+
 from .._net.request import MAX_REQUEST_LINE, Replay, Request, build, line_length
 
 PREFIX = "/v2/keys"
@@ -23,7 +25,7 @@ def with_quorum(request: Request) -> Request | None:
     target = f"{request.target}{'&' if '?' in request.target else '?'}quorum=true"
     if line_length(request.method, target) > MAX_REQUEST_LINE:
         return None
-    return Request(request.method, target, replay=request.replay)
+    return msgspec.structs.replace(request, target=target)
 
 
 def put(
@@ -35,7 +37,7 @@ def put(
     prev_exist: bool | None = None,
     no_value_on_success: bool = False,
 ) -> Request:
-    """A set; with a condition it is a compare-and-set or a create, and is sent once."""
+    """A set; with a condition it is a compare-and-set or a create."""
     form = [("value", value)]
     if ttl is not None:
         form.append(("ttl", str(ttl)))
@@ -44,8 +46,7 @@ def put(
     if no_value_on_success:
         form.append(("noValueOnSuccess", "true"))
     conditions = _conditions(prev_value, prev_index)
-    once = bool(conditions) or prev_exist is False
-    return build("PUT", path, form=form + conditions, replay=Replay.IF_UNSENT if once else Replay.ALWAYS)
+    return build("PUT", path, form=form + conditions, replay=_replay(conditions, prev_exist))
 
 
 def post(directory: str, value: str, ttl: int | None) -> Request:
@@ -53,12 +54,17 @@ def post(directory: str, value: str, ttl: int | None) -> Request:
     form = [("value", value)]
     if ttl is not None:
         form.append(("ttl", str(ttl)))
-    return build("POST", directory, form=form, replay=Replay.IF_UNSENT)
+    return build("POST", directory, form=form)
 
 
-def refresh(path: str, ttl: int) -> Request:
-    """A new TTL for the same value."""
-    return build("PUT", path, form=[("refresh", "true"), ("prevExist", "true"), ("ttl", str(ttl))])
+def refresh(path: str, ttl: int, prev_value: str | None = None, prev_index: int | None = None) -> Request:
+    """A new TTL for the same value.
+
+    Without `prevExist` the server would make the key anew, if there is no other condition; with it, it would heed none.
+    """
+    conditions = _conditions(prev_value, prev_index)
+    form = [("refresh", "true"), ("ttl", str(ttl)), *(conditions or [("prevExist", "true")])]
+    return build("PUT", path, form=form, replay=_replay(conditions))
 
 
 def mkdir(path: str, ttl: int | None, prev_exist: bool | None) -> Request:
@@ -68,13 +74,13 @@ def mkdir(path: str, ttl: int | None, prev_exist: bool | None) -> Request:
         form.append(("ttl", str(ttl)))
     if prev_exist is not None:
         form.append(("prevExist", "true" if prev_exist else "false"))
-    return build("PUT", path, form=form, replay=Replay.IF_UNSENT if prev_exist is False else Replay.ALWAYS)
+    return build("PUT", path, form=form, replay=_replay([], prev_exist))
 
 
 def delete(path: str, recursive: bool, dir: bool, prev_value: str | None, prev_index: int | None) -> Request:
     """A delete; with a condition, a compare-and-delete."""
     query = [(name, "true") for name, wanted in (("recursive", recursive), ("dir", dir)) if wanted]
-    return build("DELETE", path, query=query + _conditions(prev_value, prev_index), replay=Replay.IF_UNSENT)
+    return build("DELETE", path, query=query + _conditions(prev_value, prev_index))
 
 
 def wait(path: str, recursive: bool, since: int | None, *, stream: bool, patient: bool = False) -> Request:
@@ -87,6 +93,11 @@ def wait(path: str, recursive: bool, since: int | None, *, stream: bool, patient
     if since is not None:
         query.append(("waitIndex", str(since + 1)))
     return build("GET", path, query=query, patient=patient)
+
+
+def _replay(conditions: Fields, prev_exist: bool | None = None) -> Replay:
+    """A plain write may be repeated where that is allowed; one with a condition would meet its own first copy."""
+    return Replay.IF_UNSENT if conditions or prev_exist is False else Replay.IF_ALLOWED
 
 
 def _conditions(prev_value: str | None, prev_index: int | None) -> Fields:
