@@ -16,16 +16,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioetcd2 import Client
-from aioetcd2.testing import EtcdServer
+from aioetcd2 import Client, EndpointSelection
+from aioetcd2.testing import EtcdCluster, EtcdServer
 
 from .chaos.checker import NEVER, NEW, Call, Kind, Operation, Outcome, State, check, step
+from .chaos.nemesis import FAST_ELECTIONS
 from .chaos.recorder import Recorder, perform, perform_again
 from .chaos.registers import run
 from .faultproxy import FaultProxy
 
+IN_ORDER = EndpointSelection.PRIORITIZE_LEADER
+
 GET = Call(Kind.GET)
 DELETE = Call(Kind.DELETE)
+
+
+def put(value: str) -> Call:
+    return Call(Kind.SET, value)
+
+
+def update(value: str) -> Call:
+    return Call(Kind.UPDATE, value)
 
 
 def create(value: str) -> Call:
@@ -84,6 +95,25 @@ GOOD = {
     "a lost write is the reason for a refusal": [lost(1, create("a")), refused(2, 3, create("b"))],
     "a lost delete makes room": [A1, lost(3, DELETE), made(4, 5, create("b"), 3)],
     "two lost writes, each needs the other": [A1, lost(3, create("b")), lost(4, DELETE), read(5, 6, "b", 3)],
+    "set of what is there, and of what is not": [
+        made(1, 2, put("a"), 1, State(None, None)),
+        made(3, 4, put("b"), 2, State("a", 1)),
+        made(5, 6, update("c"), 3, State("b", 2)),
+    ],
+    "an update of nothing is refused": [absent(1, 2, update("a"))],
+    "a lost set happens after another": [
+        lost(1, put("old")),
+        made(2, 3, put("new"), 1),
+        read(4, 5, "new", 1),
+        read(6, 7, "old", 2),
+    ],
+    "a lost update happens after a delete and a set": [
+        A1,
+        lost(2, update("old")),
+        made(3, 4, DELETE, 2, State("a", 1)),
+        made(5, 6, put("b"), 3, State(None, None)),
+        read(7, 8, "old", 4),
+    ],
     "a swap by the index of a lost write": [
         A1,
         lost(3, swap("b", "a")),
@@ -116,6 +146,26 @@ BAD = {
         made(4, 5, DELETE, 2),
         read(6, 7, "a", 3),
     ],
+    "a set that was answered happens again": [
+        made(1, 2, put("old"), 1),
+        made(3, 4, put("new"), 2),
+        read(5, 6, "old", 3),
+    ],
+    "a set was seen before the index it was answered with": [
+        read(2, 3, "a", 1),
+        made(4, 5, put("b"), 2, State("a", 1)),
+        made(1, 9, put("a"), 3, State("b", 2)),
+    ],
+    "a lost set happens twice": [
+        lost(1, put("a")),
+        read(2, 3, "a", 1),
+        made(4, 5, put("b"), 2, State("a", 1)),
+        read(6, 7, "a", 3),
+    ],
+    "set where nothing was": [A1, made(3, 4, put("b"), 2, State(None, None))],
+    "an update of nothing": [made(1, 2, update("a"), 1)],
+    "a lost update of nothing": [lost(1, update("a")), absent(2, 3), read(4, 5, "a", 1)],
+    "a set overwritten without a trace": [made(1, 2, put("a"), 1), made(3, 4, put("b"), 2), read(5, 6, "a", 1)],
     "the index goes down": [made(1, 2, create("a"), 5), made(3, 4, swap("b", "a"), 4)],
     "overwritten without a condition": [A1, made(3, 4, swap("b", "a"), 3, State("z", 2))],
 }
@@ -159,7 +209,7 @@ def histories(draw: st.DrawFn, longest: int) -> list[Operation]:
     for n in range(draw(st.integers(0, longest))):
         value = f"v{n}"
         calls = [GET, create(value), DELETE, swap(value, state.value or "x"), swap(value, None, state.modified or 1)]
-        call = draw(st.sampled_from([*calls, swap(value, "other")]))
+        call = draw(st.sampled_from([*calls, swap(value, "other"), put(value), update(value)]))
         reach = st.integers(0, 40)
         start, end = 10 * n - draw(reach), 10 * n + 1 + draw(reach)
         if call.kind is not Kind.GET and draw(st.integers(0, 3)) == 0:
@@ -247,6 +297,64 @@ async def test_a_client_that_sends_a_lost_write_again_is_caught(
         await recorder.call(through.keys, prefix, GET)
     verdict = check(recorder.histories[prefix])
     assert verdict.linearizable is not again
+
+
+repeating = pytest.mark.parametrize("repeat_writes", [False, True], ids=["sent once", "repeated"])
+"""The control of what follows: the same faults, and a client that repeats plain writes as Go's does, are caught."""
+
+
+@repeating
+@pytest.mark.slow
+async def test_a_set_whose_answer_is_lost_is_linearizable_only_if_it_is_sent_once(
+    server: EtcdServer, client: Client, prefix: str, repeat_writes: bool
+) -> None:
+    """Another client overwrites the first copy before the second one is sent."""
+    recorder = Recorder()
+    async with FaultProxy(server.endpoint) as proxy, FaultProxy(server.endpoint) as sound:
+        endpoints = [proxy.endpoint, sound.endpoint]
+        async with (
+            Client(endpoints, selection=IN_ORDER, repeat_writes=repeat_writes) as through,
+            client.keys.watch(prefix) as watcher,
+        ):
+            proxy.losing = True
+            calling = asyncio.create_task(recorder.call(through.keys, prefix, put("old")))
+            await asyncio.wait_for(watcher.next(), 30)
+            await recorder.call(client.keys, prefix, GET)
+            await recorder.call(client.keys, prefix, put("new"))
+            proxy.cut()
+            await asyncio.wait_for(calling, 30)
+    await recorder.call(client.keys, prefix, GET)
+    assert recorder.outcomes["set unknown"] == (not repeat_writes)
+    assert check(recorder.histories[prefix]).linearizable is not repeat_writes
+
+
+@repeating
+@pytest.mark.nemesis
+async def test_a_set_that_waits_in_a_frozen_member_is_linearizable_only_if_it_is_sent_once(
+    repeat_writes: bool,
+) -> None:
+    """The member carries it out when it goes on, after all that was written since."""
+    recorder = Recorder()
+    async with EtcdCluster(size=3, flags=FAST_ELECTIONS) as cluster, Client(cluster.endpoints) as direct:
+        leader = (await direct.members.leader()).client_urls
+        frozen, *others = sorted(cluster.members, key=lambda member: member.endpoints[0] in leader)
+        endpoints = [frozen.endpoints[0], *(other.endpoints[0] for other in others)]
+        async with (
+            Client(endpoints, selection=IN_ORDER, header_timeout=0.5, repeat_writes=repeat_writes) as client,
+            direct.keys.watch("/k", after_index=1) as watcher,
+        ):
+            await client.keys.get("/", quorum=True)
+            await frozen.pause()
+            await recorder.call(client.keys, "/k", put("old"))
+            await recorder.call(client.keys, "/k", put("new"))
+            await recorder.call(client.keys, "/k", GET)
+            await frozen.resume()
+            events = [await asyncio.wait_for(watcher.next(), 30) for _ in range(2 + repeat_writes)]
+            await recorder.call(client.keys, "/k", GET)
+    values = [event.node.value for event in events if event.node is not None]
+    assert values == (["old", "new", "old"] if repeat_writes else ["new", "old"])
+    verdict = check(recorder.histories["/k"])
+    assert verdict.linearizable is not repeat_writes, recorder.histories
 
 
 @pytest.mark.timeout(300)

@@ -19,9 +19,15 @@ def main() -> int:
     parser.add_argument(
         "--send-again", action="store_true", help="break the client: it repeats writes whose answer was lost"
     )
+    parser.add_argument(
+        "--repeat-writes",
+        action="store_true",
+        help="let the client repeat plain writes, as its option of that name does",
+    )
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
-    report = asyncio.run(run(options.seconds, options.seed, perform=perform_again if options.send_again else perform))
+    how = perform_again if options.send_again else perform
+    report = asyncio.run(run(options.seconds, options.seed, perform=how, repeat_writes=options.repeat_writes))
     print(report)
     return 1 if report.violations else 0
 

@@ -24,6 +24,8 @@ class Kind(str, Enum):
     """What a call asks for."""
 
     GET = "get"
+    SET = "set"
+    UPDATE = "update"
     CREATE = "create"
     SWAP = "swap"
     DELETE = "delete"
@@ -153,6 +155,8 @@ def _may_be(state: State, seen: State) -> bool:
 
 def _may_hold(call: Call, state: State) -> bool:
     """Whether a write's conditions may hold; of an index that is not known, any may be right."""
+    if call.kind is Kind.SET:
+        return True
     if call.kind is Kind.CREATE:
         return state.value is None
     if state.value is None:

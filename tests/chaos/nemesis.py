@@ -49,7 +49,9 @@ class Stage:
             yield cls(cluster, [await stack.enter_async_context(FaultProxy(each)) for each in cluster.endpoints])
 
     @asynccontextmanager
-    async def clients(self, count: int, header_timeout: float = HEADER_TIMEOUT) -> AsyncIterator[list[Client]]:
+    async def clients(
+        self, count: int, header_timeout: float = HEADER_TIMEOUT, *, repeat_writes: bool = False
+    ) -> AsyncIterator[list[Client]]:
         """Clients with little patience, which begin at one member each in turn."""
         endpoints = [proxy.endpoint for proxy in self.proxies]
         async with AsyncExitStack() as stack:
@@ -60,6 +62,7 @@ class Stage:
                     selection=EndpointSelection.PRIORITIZE_LEADER,  # keeps the order, which a seed would not otherwise
                     header_timeout=header_timeout,
                     probe_interval=PROBE_INTERVAL,
+                    repeat_writes=repeat_writes,
                 )
                 clients.append(await stack.enter_async_context(client))
             yield clients

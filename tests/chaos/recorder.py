@@ -35,6 +35,10 @@ async def perform(keys: KeysAPI, key: str, call: Call) -> Response:
     if call.kind is Kind.DELETE:
         return await keys.delete(key, prev_value=call.prev_value, prev_index=call.prev_index)
     assert call.value is not None
+    if call.kind is Kind.SET:
+        return await keys.set(key, call.value)
+    if call.kind is Kind.UPDATE:
+        return await keys.update(key, call.value)
     if call.kind is Kind.CREATE:
         return await keys.create(key, call.value)
     return await keys.set(key, call.value, prev_value=call.prev_value, prev_index=call.prev_index)
@@ -104,6 +108,8 @@ class Recorder:
             outcome = Outcome.UNKNOWN
         else:
             after, before = _state(response.node), _state(response.prev_node)
+            if before is None and call.kind is Kind.SET:
+                before = State(None, None)
         if outcome is not Outcome.UNKNOWN:
             end = next(self._clock)
         self._count(call, outcome.value)

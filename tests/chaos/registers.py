@@ -119,6 +119,8 @@ class Shelf:
         value, index = self._known.get(key, State(None, None))
         if dice.random() < 0.3:
             return Call(Kind.GET)
+        if dice.random() < 0.3:
+            return Call(dice.choice((Kind.SET, Kind.UPDATE)), f"v{next(self._values)}")
         if value is None or dice.random() < 0.1:
             return Call(Kind.CREATE, f"v{next(self._values)}")
         condition = dice.choice(("value", "index", "none"))
@@ -142,13 +144,14 @@ class Shelf:
             await self._give_up(keys, key)
 
 
-async def run(seconds: float, seed: int, *, perform: Perform = perform) -> Report:
+async def run(seconds: float, seed: int, *, perform: Perform = perform, repeat_writes: bool = False) -> Report:
     """Hurt a cluster, and check what its clients saw.
 
     Args:
         seconds: How long.
         seed: Of the faults and the calls.
         perform: How calls are made.
+        repeat_writes: Whether the clients repeat plain writes, which is not linearizable.
     """
     report = Report(seed)
     recorder = Recorder(perform)
@@ -160,7 +163,7 @@ async def run(seconds: float, seed: int, *, perform: Perform = perform) -> Repor
             await shelf.use(keys, dice)
             await asyncio.sleep(dice.uniform(0.0, 0.02))
 
-    async with Stage.built() as stage, stage.clients(3) as clients:
+    async with Stage.built() as stage, stage.clients(3, repeat_writes=repeat_writes) as clients:
         async with Nemesis(stage, seed) as nemesis:
             await asyncio.gather(
                 *(work(clients[n % len(clients)].keys, random.Random(f"{seed} worker {n}")) for n in range(WORKERS))
