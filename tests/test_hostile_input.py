@@ -305,7 +305,7 @@ KEY_CALLS = {
     "create_in_order": KeyCall(lambda keys, key: keys.create_in_order(key, "v"), "POST", form=[("value", "v")]),
     "mkdir": KeyCall(lambda keys, key: keys.mkdir(key, prev_exist=None), "PUT", form=[("dir", "true")]),
     "refresh": KeyCall(
-        lambda keys, key: keys.refresh(key, 5), "PUT", form=[("refresh", "true"), ("prevExist", "true"), ("ttl", "5")]
+        lambda keys, key: keys.refresh(key, 5), "PUT", form=[("refresh", "true"), ("ttl", "5"), ("prevExist", "true")]
     ),
     "delete": KeyCall(lambda keys, key: keys.delete(key, prev_index=7), "DELETE", [("prevIndex", "7")]),
     "watch": KeyCall(watch, "GET", WATCH_QUERY),
@@ -323,7 +323,7 @@ def test_key(wire: Wire, name: str, key: str) -> None:
     if not is_path(key) or not fits(method, path, longest):
         assert not arrived
         return
-    request, *looks = arrived
+    request, *looks = [each for each in arrived if each.path != ["version"]]  # a recursive watch asks for it once
     assert all(name == "watch" and look[:2] == ("GET", path) for look in looks)  # it counts the keys beside its wait
     assert request[:3] == (method, path, list(query))
     assert request.body == b"" if form is None else request.form == form

@@ -54,8 +54,8 @@ def test_who_is_killed_and_who_survives() -> None:
     listed = run("--list")
     numbers = [
         found[1]
-        for change in ("True  =>  False", "known.count + 1  =>  known.count - 1")
-        if (found := re.search(rf"^ *(\d+) .*: {re.escape(change)}$", listed, re.MULTILINE))
+        for change in ("if counted.newest_directory > index:  =>  if True:", "count += 1  =>  count -= 1")
+        if (found := re.search(rf"^ *(\d+) [^ ]*: {re.escape(change)}$", listed, re.MULTILINE))
     ]
     assert len(numbers) == 2
     outcome = run("tests/test_position.py", "--only", ",".join(numbers))
