@@ -20,7 +20,7 @@ from ._net.endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._net.failover import Failover
 from ._net.redirects import at_most_ten
 from ._net.reporter import Reporter
-from ._net.request import Replay, build, check_method, check_text, quote_path
+from ._net.request import Replay, build, check_method, check_seconds, check_text, quote_path
 from ._net.transport import BaseConnector, TraceConfig, Transport
 from ._v2 import responses
 from ._v2.identity import Identity
@@ -137,10 +137,10 @@ class Client:
         max_connections: int | None = None,
     ) -> None:
         if header_timeout is not None:
-            _check_positive("header_timeout", header_timeout)
+            check_seconds("header_timeout", header_timeout)
         if auto_sync is not None:
-            _check_positive("auto_sync", auto_sync)
-        _check_positive("probe_interval", probe_interval)
+            check_seconds("auto_sync", auto_sync)
+        check_seconds("probe_interval", probe_interval)
         if max_connections is not None and (not isinstance(max_connections, int) or max_connections < 1):
             raise ValueError(f"max_connections is an int of at least 1, or None, not {max_connections!r}")
         self._selection = EndpointSelection(selection)
@@ -302,7 +302,7 @@ class Client:
         Raises:
             EtcdError: As `sync()` does.
         """
-        _check_positive("interval", interval)
+        check_seconds("interval", interval)
         while True:
             await self.sync()
             await asyncio.sleep(interval)
@@ -424,8 +424,3 @@ def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
         check_text("the name of a field", pair[0])
         check_text(f"the value of {pair[0]!r}", pair[1])
     return pairs
-
-
-def _check_positive(name: str, seconds: float) -> None:
-    if not seconds > 0:
-        raise ValueError(f"{name} is above 0 seconds, not {seconds}")

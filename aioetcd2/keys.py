@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from datetime import timedelta
 from typing import Protocol
 
-from ._net.request import check_text
+from ._net.request import check_seconds, check_text
 from ._v2.keys import KeysEngine
 from ._v2.requests import PREFIX
 from .models import Response
@@ -57,6 +58,27 @@ class KeysAPI:
     def __init__(self, client: _Client, prefix: str = PREFIX) -> None:
         self._engine = client._keys_engine(prefix)
         self._quorum = client._quorum
+
+    def within(self, seconds: float) -> KeysAPI:
+        """The same keys, where each try at an endpoint gets less time: for a lease that has to be kept by then.
+
+        It counts as `header_timeout` does, for each endpoint anew: it is no deadline of a call, and an endpoint that
+        misses it has failed. A watch keeps to the client's header timeout. Costs nothing worth saving: make one for
+        each call, if you like.
+
+        Args:
+            seconds: The most for each try; the client's `header_timeout`, and that of an outer `within()`, still hold.
+
+        Raises:
+            TypeError: It is no number.
+            ValueError: It is zero or less, or has no end.
+
+        Example:
+            >>> await client.keys.within(0.5).refresh("/lease", 5, prev_index=index)
+        """
+        hurried = copy(self)
+        hurried._engine = self._engine.within(check_seconds("seconds", seconds))
+        return hurried
 
     async def get(
         self, key: str, *, recursive: bool = False, sort: bool = False, quorum: bool | None = None

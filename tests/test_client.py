@@ -166,7 +166,14 @@ class TestConstruction:
         assert isinstance(caught.value, ValueError)
 
     @pytest.mark.parametrize("name", ["header_timeout", "probe_interval", "auto_sync"])
-    @pytest.mark.parametrize("number", [0, 0.0, -1, -0.5, math.nan, -math.inf])
+    @pytest.mark.parametrize("number", ["5", True, [5]], ids=repr)
+    def test_no_number(self, name: str, number: Any) -> None:
+        options: dict[str, Any] = {name: number}
+        with pytest.raises(TypeError, match=f"{name} is a number of seconds, not"):
+            Client(NOWHERE, **options)
+
+    @pytest.mark.parametrize("name", ["header_timeout", "probe_interval", "auto_sync"])
+    @pytest.mark.parametrize("number", [0, 0.0, -1, -0.5, math.nan, -math.inf, math.inf])
     def test_bad_number(self, name: str, number: float) -> None:
         options: dict[str, Any] = {name: number}
         with pytest.raises(ValueError, match=name):

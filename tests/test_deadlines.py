@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aioetcd2._net.deadlines import Deadline, Deadlines
+from aioetcd2._net.deadlines import Deadline, Deadlines, Lengths
 
 SECONDS = 0.05
 
@@ -302,3 +303,30 @@ def test_time_that_was_spent_before_counts() -> None:
     for spent in (2.0, 2.1):
         with pytest.raises(asyncio.TimeoutError):
             Deadlines(2.0).check(spent)
+
+
+async def test_deadlines_of_one_length_are_one_for_as_long_as_they_are_used() -> None:
+    lengths = Lengths(LONG)
+    usual, endless = lengths.of(LONG), lengths.of(None)
+    assert lengths.at_most(None) is usual
+    assert lengths.at_most(2 * LONG) is usual
+    assert lengths.at_most(SECONDS).seconds == SECONDS
+    assert lengths.of(None) is endless
+    assert lengths.of(SECONDS) is not usual
+    for number in range(1000):
+        with lengths.of(0.001 + number * 1e-6).begin():
+            pass
+    await asyncio.sleep(0.05)  # each has a timer that ends it
+    gc.collect()
+    assert set(lengths._by_length) == {LONG, None}
+
+
+async def test_a_deadline_keeps_those_of_its_length() -> None:
+    lengths = Lengths(None)
+    assert lengths.at_most(None).seconds is None
+    assert lengths.at_most(SECONDS).seconds == SECONDS
+    work = [Work(lengths.of(SECONDS)), Work(lengths.of(LONG)), Work(lengths.of(None))]
+    gc.collect()
+    assert await work[0].outcome() == "TimeoutError"
+    lengths.expire()
+    assert [await each.outcome() for each in work] == ["TimeoutError"] * 3

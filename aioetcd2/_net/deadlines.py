@@ -1,4 +1,4 @@
-"""The time-outs of all that is under way and may take equally long, on one timer."""
+"""The time-outs of all that is under way: those that may take equally long are on one timer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from types import TracebackType
+from weakref import WeakValueDictionary
 
 from msgspec import Struct
 
@@ -87,9 +88,13 @@ class Deadlines:
 
     They all have the same length, so that the oldest is always the next to expire. A timer for each request would cost
     more than all the rest of this library: the event loop keeps a cancelled one until its time has come.
+
+    Args:
+        seconds: The length; `None` = they do not expire.
     """
 
     def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
         self._seconds = math.inf if seconds is None else seconds
         self._endless = seconds is None
         self._running: dict[Deadline, float] = {}
@@ -155,3 +160,35 @@ class Deadlines:
                 break
             del self._running[deadline]
             deadline.expire()
+
+
+class Lengths:
+    """The deadlines of each length that is asked for; those of one length are kept for as long as anyone uses them.
+
+    Args:
+        usual: The length that most have; `None` = these do not expire.
+
+    Attributes:
+        usual: The deadlines of that length.
+    """
+
+    def __init__(self, usual: float | None) -> None:
+        self._by_length: WeakValueDictionary[float | None, Deadlines] = WeakValueDictionary()
+        self.usual = self.of(usual)
+
+    def at_most(self, seconds: float | None) -> Deadlines:
+        """The deadlines of the usual length, or of another one that is less."""
+        usual = self.usual
+        return usual if seconds is None or (usual.seconds or math.inf) <= seconds else self.of(seconds)
+
+    def of(self, seconds: float | None) -> Deadlines:
+        """The deadlines of a length; `None` = they do not expire."""
+        deadlines = self._by_length.get(seconds)
+        if deadlines is None:
+            deadlines = self._by_length[seconds] = Deadlines(seconds)
+        return deadlines
+
+    def expire(self) -> None:
+        """Expire every deadline of every length now."""
+        for deadlines in list(self._by_length.values()):
+            deadlines.expire()

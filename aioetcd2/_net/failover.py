@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from typing import Protocol, TypeVar
 
 from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError
@@ -189,7 +188,7 @@ class Failover:
                     raise
             except EtcdError as error:
                 outcome = outcome_of(error, request)
-                told = await self._explained(outcome, endpoint, error, told)
+                told = await self._explained(outcome, endpoint, request, error, told)
                 step = self._note(outcome, way, endpoint, request, failures, error)
                 if step is Step.RAISE:
                     raise
@@ -201,16 +200,20 @@ class Failover:
         raise sum_up(request, failures, told)
 
     def _passed_over(self, endpoint: str, request: Request) -> Awaitable[EtcdError | None]:
-        return self._guard.passes_over(endpoint, request, partial(self._transport.exchange, endpoint))
+        return self._guard.passes_over(endpoint, request, self._ask(endpoint, request))
+
+    def _ask(self, endpoint: str, request: Request) -> Ask:
+        """What an API may ask an endpoint for the sake of a request: each answer may take as long as its own."""
+        return lambda question: self._transport.exchange(endpoint, question.within(request.timeout))
 
     async def _explained(
-        self, outcome: Outcome, endpoint: str, error: EtcdError, told: EtcdError | None
+        self, outcome: Outcome, endpoint: str, request: Request, error: EtcdError, told: EtcdError | None
     ) -> EtcdError | None:
         """What the API's own knowledge says by now of a pass that brings nothing."""
         if outcome is Outcome.STRANGE:
             return error
         if outcome is Outcome.NOT_SERVED and told is None:
-            return await self._guard.explain(endpoint, partial(self._transport.exchange, endpoint))
+            return await self._guard.explain(endpoint, self._ask(endpoint, request))
         return told
 
     def _note(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from enum import Enum
 from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlencode
 
+import msgspec
 from msgspec import Struct
 
 FORM = "application/x-www-form-urlencoded"
@@ -56,6 +58,8 @@ class Request(Struct, frozen=True, gc=False):
         secret: Whether the body holds a password, so that it is shown nowhere.
         patient: Whether the header of the answer may take as long as it likes.
         urgent: Whether it goes out at once, and waits for no turn.
+        timeout: The most seconds that each try may take to the header of its answer, where that is less than the
+            client's header timeout; `None` = as long as that.
     """
 
     method: str
@@ -67,9 +71,14 @@ class Request(Struct, frozen=True, gc=False):
     secret: bool = False
     patient: bool = False
     urgent: bool = False
+    timeout: float | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}"
+
+    def within(self, seconds: float | None) -> Request:
+        """The same request, with a time-out of its own; `None` = it stays as it is."""
+        return self if seconds is None else msgspec.structs.replace(self, timeout=seconds)
 
     def __repr__(self) -> str:
         body = "***" if self.secret else self.body
@@ -193,6 +202,20 @@ def check_text(name: str, value: str) -> str:
     if not value.isascii() and (surrogate := _SURROGATE.search(value)) is not None:
         raise ValueError(f"{name} is valid Unicode: surrogates not allowed, as at position {surrogate.start()}")
     return value
+
+
+def check_seconds(name: str, seconds: float) -> float:
+    """Return a time in seconds.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is zero or less, or has no end.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} is above 0 seconds and finite, not {seconds}")
+    return seconds
 
 
 def check_method(method: str) -> str:

@@ -29,7 +29,7 @@ from ..models import HTTPResult
 from .addresses import AvoidingResolver, at_address, keep_alive, other_address
 from .causes import certificate_hint, is_certificate_refused, is_ours, unconnected, words_of
 from .credentials import Credentials
-from .deadlines import Deadline, Deadlines
+from .deadlines import Deadline, Lengths
 from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
@@ -117,8 +117,7 @@ class Transport:
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._routes: dict[str, _Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._deadlines = Deadlines(header_timeout)
-        self._drips = Deadlines(None if header_timeout is None else DRIP_TIMEOUTS * header_timeout)
+        self._lengths = Lengths(header_timeout)
         self._heard: set[str] = set()
         self._unfaithful: dict[str, float] = {}
         self.closed = False
@@ -151,7 +150,7 @@ class Transport:
                 if not error.ours or error.no_free_connection or not turns.is_too_many():
                     raise
             except HeaderTimeoutError:
-                if self._adapts:
+                if self._adapts and request.timeout is None:
                     turns.timed_out(began)
                 raise
             else:
@@ -194,9 +193,8 @@ class Transport:
         """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
         self.closed = True
         self._routes.clear()
-        self._drips.expire()
         self._turns.open()
-        self._deadlines.expire()  # closing a connection does not wake who is connecting, or reading a body
+        self._lengths.expire()  # closing a connection does not wake who is connecting, or reading a body
 
     async def close(self) -> None:
         """Abort what is under way, and close every connection. Idempotent."""
@@ -255,9 +253,11 @@ class Transport:
         if address is not None:
             authority, server_hostname = at_address(authority, address)
             headers = {**headers, "Host": route.authority}
+        lengths = self._lengths
+        deadlines = lengths.usual if request.timeout is None else lengths.at_most(request.timeout)
         wait: Wait | None = None
         try:
-            with self._deadlines.begin(patient=request.patient) as deadline, self._lend(deadline) as wait:
+            with deadlines.begin(patient=request.patient) as deadline, self._lend(deadline) as wait:
                 response = await route.session.request(
                     request.method,
                     URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
@@ -272,7 +272,7 @@ class Transport:
                 return response
         except asyncio.TimeoutError as error:
             if wait is not None and wait.waits and self._places is not None and not self.closed:
-                reason = f"no connection was free within {self.header_timeout} s: {self._places.ran_out(endpoint)}"
+                reason = f"no connection was free within {deadlines.seconds} s: {self._places.ran_out(endpoint)}"
                 raise ConnectError(endpoint, reason, no_free_connection=True) from error
             self._raise(endpoint, request, error, once is not None and once.sent)
         except Exception as error:
@@ -285,7 +285,9 @@ class Transport:
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         body = bytearray()
-        deadlines, drips = self._deadlines, self._drips
+        deadlines = self._lengths.at_most(request.timeout)
+        seconds = deadlines.seconds
+        drips = self._lengths.of(None if seconds is None else DRIP_TIMEOUTS * seconds)
         try:
             while not content.at_eof():
                 goal = len(body) + DRIP
@@ -300,7 +302,7 @@ class Transport:
                     raise InvalidResponseError(endpoint, f"the body is longer than {MAX_BODY} bytes")
         except asyncio.TimeoutError as error:
             self.check_open()
-            reason = f"the body stalled, or came in drips, for {self.header_timeout} s after {len(body)} bytes"
+            reason = f"the body stalled, or came in drips, for {seconds} s after {len(body)} bytes"
             raise HeaderTimeoutError(endpoint, reason, maybe_applied=request.writes) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self._raise(endpoint, request, error, request.writes)
@@ -327,9 +329,10 @@ class Transport:
         if isinstance(error, UNSENT):
             return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
         if isinstance(error, asyncio.TimeoutError):
+            span = f"the header timeout of {self._lengths.at_most(request.timeout).seconds} s"
             if request.writes and not sent:
-                return ConnectError(endpoint, f"no connection within the header timeout of {self.header_timeout} s")
-            reason = f"no answer within the header timeout of {self.header_timeout} s"
+                return ConnectError(endpoint, f"no connection within {span}")
+            reason = f"no answer within {span}"
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
             return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")

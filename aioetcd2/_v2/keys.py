@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Coroutine
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from .._net.failover import Failover
@@ -94,8 +95,15 @@ class KeysEngine:
         self._failover = failover
         self._identity = identity
         self._surroundings = surroundings
+        self._timeout: float | None = None
         self._prefix = quote_path(prefix, "key").rstrip("/")
         self._root = MANY_SLASHES.sub("/", f"/{prefix}").rstrip("/").partition(requests.PREFIX)[2]
+
+    def within(self, seconds: float) -> KeysEngine:
+        """The same keys, with at most so many seconds for each try."""
+        hurried = copy(self)
+        hurried._timeout = seconds if self._timeout is None else min(seconds, self._timeout)
+        return hurried
 
     def get(self, key: str, recursive: bool, sort: bool, quorum: bool) -> Awaitable[Response]:
         """Read a key, or list a directory."""
@@ -152,11 +160,13 @@ class KeysEngine:
         return self._prefix + quote_path(key, "key")
 
     def _call(self, request: Request) -> Awaitable[Response]:
+        if self._timeout is not None:
+            request = request.within(self._timeout)
         return self._failover.call(request, responses.keys)
 
     async def _write(self, request: Request) -> Response:
         try:
-            response = await self._failover.call(request, responses.keys)
+            response = await self._call(request)
         except APIError as refusal:
             self._identity.reached(refusal.index)
             raise

@@ -149,6 +149,7 @@ async def request(client: Client) -> None:
     assert_type(result.body, bytes)
     assert_type(result.endpoint, str)
     await client.request("PUT", "/v2/keys/a", params={"dir": "true"}, form=[("value", "x")], one_shot=True)
+    await client.request("PUT", "/v2/keys/a", one_shot=None)
     await client.request("POST", "/v2/members", json={"peerURLs": ["http://a:2380"]})
     await client.request("GET", "/", params={"wait": True})  # type: ignore[arg-type]
 
@@ -164,6 +165,9 @@ async def keys(client: Client) -> None:
     assert_type(await kv.update("/a", "1", ttl=None), Response)
     assert_type(await kv.create_in_order("/q", "1", ttl=60), Response)
     assert_type(await kv.refresh("/a", timedelta(seconds=9)), Response)
+    assert_type(await kv.refresh("/a", 9, prev_index=7, prev_value="1"), Response)
+    assert_type(kv.within(0.5), KeysAPI)
+    kv.within("5")  # type: ignore[arg-type]
     assert_type(await kv.mkdir("/d", ttl=60, prev_exist=None), Response)
     assert_type(await kv.delete("/a", recursive=True, dir=True, prev_value="1", prev_index=7), Response)
     await kv.set("/a", b"1")  # type: ignore[arg-type]
