@@ -139,7 +139,7 @@ def keys(result: HTTPResult, request: object) -> Response:
             body = _decode_keys(result.body)
         except RecursionError:
             body = _deep_keys(result.body)
-        _complete(body, result.body)
+        _complete(body, _EXPIRATION in result.body)
         return Response(
             body.action,
             body.node,
@@ -181,8 +181,9 @@ def events(lines: bytes, marks: Marks, result: HTTPResult) -> list[Response]:
             bodies = _decode_lines(lines)
         except RecursionError:
             bodies = [_deep_keys(line) for line in lines.splitlines() if line.strip()]
+        some_end = _EXPIRATION in lines
         for body in bodies:
-            _complete(body, lines)
+            _complete(body, some_end)
         return [Response(body.action, body.node, body.prev_node, *marks) for body in bodies]
     except _MALFORMED as error:
         raise invalid(result, error, body=lines) from error
@@ -204,12 +205,17 @@ def _index(text: str | int) -> int:
     return index
 
 
-def _complete(body: _KeysBody, text: bytes) -> None:
-    """Add to nodes that nobody has seen yet what servers leave out, or write in their own way."""
+def _complete(body: _KeysBody, some_end: bool) -> None:
+    """Add to nodes that nobody has seen yet what servers leave out, or write in their own way.
+
+    Args:
+        body: The answer.
+        some_end: Whether any of its nodes may have an expiration; few lists have any.
+    """
     node, before = body.node, body.prev_node
     if body.action == "expire" and node is not None and before is not None and before.dir:
         force_setattr(node, "dir", True)  # 2.3 to 3.1 leave it out
-    if _EXPIRATION in text:  # few lists have any
+    if some_end:
         _tell_ends(list(filter(None, (node, before))))
 
 
