@@ -631,4 +631,4 @@ def test_a_pass_over_four_hundred_that_fail_takes_few_milliseconds() -> None:
         while (endpoint := way.next()) is not None:
             way.failed(endpoint)
         assert len(way.tried) == 400
-        assert time.process_time() - begin < 0.01
+        assert time.process_time() - begin < 0.03
