@@ -21,6 +21,7 @@ from ._net.failover import Failover
 from ._net.redirects import at_most_ten
 from ._net.reporter import Reporter
 from ._net.request import Replay, build, check_method, check_seconds, check_text, quote_path
+from ._net.secrets import holds_password
 from ._net.transport import BaseConnector, TraceConfig, Transport
 from ._v2 import responses
 from ._v2.identity import Identity
@@ -361,15 +362,16 @@ class Client:
         """
         if form is not None and json is not None:
             raise ValueError("form and json exclude each other")
-        target = quote_path(path)
+        query, fields = _pairs(params), _pairs(form)
+        body = None if json is None else _encode(json)
         request = build(
             check_method(method),
-            target,
-            query=_pairs(params),
-            form=None if form is None else [(quote_plus(name), value) for name, value in _pairs(form)],
-            json=None if json is None else _encode(json),
+            quote_path(path),
+            query=query,
+            form=None if form is None else [(quote_plus(name), value) for name, value in fields],
+            json=body,
             replay=None if one_shot is None else Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
-            secret=target.startswith("/v2/auth/"),
+            secret=holds_password([*query, *fields], body),
         )
         return await self._failover.call(request, responses.raw)
 
@@ -412,6 +414,13 @@ def _encode(value: Any) -> bytes:
         return msgspec.json.encode(value)
     except RecursionError:
         raise ValueError("json is nested too deeply, or holds itself") from None
+    except UnicodeEncodeError:  # which would show the text
+        raise ValueError("json is valid Unicode: surrogates not allowed") from None
+
+
+def _kind_of(pair: object) -> str:
+    """What something is, without what it holds: a password, perhaps."""
+    return f"a {type(pair).__name__}" + (f" of {len(pair)}" if isinstance(pair, tuple) else "")
 
 
 def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
@@ -420,7 +429,7 @@ def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
     pairs = list(cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields)
     for pair in pairs:
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"a field is a name and a value, not {pair!r}")
+            raise TypeError(f"a field is a tuple of a name and a value, not {_kind_of(pair)}")
         check_text("the name of a field", pair[0])
         check_text(f"the value of {pair[0]!r}", pair[1])
     return pairs

@@ -247,8 +247,8 @@ class InvalidResponseError(EtcdError):
         super().__init__(f"{endpoint}: {self.reason}")
 
     def hide_body(self) -> None:
-        """Forget what the answer was, for the request held a password that it may repeat."""
-        words = "no answer of etcd; the request held a password, so it is not shown"
+        """Forget what the answer was, for the request held a secret that it may repeat."""
+        words = "no answer of etcd; the request held a secret, so it is not shown"
         InvalidResponseError.__init__(self, self.endpoint, words, status=self.status)
 
     def as_failure(self) -> EndpointError:

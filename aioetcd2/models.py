@@ -38,6 +38,8 @@ Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
 class HTTPResult(Struct, frozen=True, gc=False):
     """An HTTP answer as it came, for paths that this library has no call for.
 
+    Its `repr` shows neither headers nor body, which may hold a token.
+
     Attributes:
         status: The HTTP status.
         headers: The headers; names are looked up without regard to case.
@@ -49,6 +51,10 @@ class HTTPResult(Struct, frozen=True, gc=False):
     headers: Mapping[str, str]
     body: bytes
     endpoint: str
+
+    def __repr__(self) -> str:
+        hidden = f"headers=<{len(self.headers)}>, body=<{len(self.body)} bytes>"
+        return f"HTTPResult(status={self.status}, {hidden}, endpoint={self.endpoint!r})"
 
     @property
     def head(self) -> HTTPResult:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "models", "events"),
     ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses", "_net.turns"),
-    ("_net.curl", "_net.credentials", "_net.verdict", "_net.exchange", "_net.causes"),
+    ("_net.secrets", "_net.curl", "_net.credentials", "_net.verdict", "_net.exchange", "_net.causes"),
     ("_net.reporter",),
     ("_net.redirects", "_net.places", "_net.sending", "_net.stream"),
     ("_net.transport",),

@@ -692,7 +692,13 @@ async def shown_by_calls(endpoint: str, password: str) -> list[str]:
         except ValueError as error:
             shown += shown_by(error)
     users = client.auth.users
-    for call in (users.add("bob", password), users.change_password("bob", password), users.add("b:b", password)):
+    for call in (
+        users.add("bob", password),
+        users.change_password("bob", password),
+        users.add("b:b", password),
+        client.request("POST", "/v3/auth/authenticate", json={"name": "root", "password": password}),
+        client.request("POST", "/x", form={"Password": password}, params={"PASSWORD": password}),
+    ):
         try:
             shown.append(repr(await call))
         except (EtcdError, ValueError) as error:

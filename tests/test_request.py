@@ -173,6 +173,30 @@ def test_json_goes_with_its_content_type_and_no_charset() -> None:
     assert JSON == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("path", "secret"),
+    [
+        ("/v2/auth/users/bob", True),
+        ("/v3/auth/authenticate", True),
+        ("/v3beta/auth/user/add", True),
+        ("/behind/a/proxy/v3/auth/authenticate", True),
+        ("/v2/auth", True),
+        ("/auth/x", True),
+        ("/v2/keys/auth/x", True),
+        ("/v2/keys/authors", False),
+        ("/v2/keys/oauth/x", False),
+        ("/v2/keys/a", False),
+    ],
+)
+def test_what_is_below_a_segment_auth_is_secret(path: str, secret: bool) -> None:
+    request = build("PUT", path, query=[("a", "hunter2")], form=[("value", "hunter2")])
+    assert request.secret is secret
+    assert ("hunter2" in f"{request!r} {request}") is not secret
+    assert str(request) == f"PUT {path}?{'***' if secret else 'a=hunter2'}"
+    assert request.target == f"{path}?a=hunter2"
+    assert str(build("GET", path)) == f"GET {path}"
+
+
 def test_text_of_a_request_shows_no_body() -> None:
     assert "hunter2" not in str(build("PUT", "/v2/auth/users/bob", json=b'{"password":"hunter2"}', secret=True))
 

@@ -743,7 +743,7 @@ def test_other_failures_stay_what_they_are(status: int, body: str | dict[str, An
     [({"message": "auth: already enabled"}, "auth: already enabled"), (" plain \n", "plain"), ("", ""), ("{}", "{}")],
 )
 def test_words_of_a_refusal(body: str | dict[str, Any], words: str) -> None:
-    assert decode.message_of(result(body, 409)) == words
+    assert decode.message_of(result(body, 409), REQUEST) == words
 
 
 def test_hint_follows_the_words() -> None:

@@ -24,4 +24,4 @@ def curl_line(endpoint: str, request: Request, username: str | None) -> str:
         parts += ["-H", f"Content-Type: {request.content_type}"]
         parts += ["--data-raw", "***" if request.secret else request.body.decode("utf-8", "backslashreplace")]
     base = "http://localhost" if socket is not None else endpoint
-    return shlex.join([*parts, base + request.target])
+    return shlex.join([*parts, base + request.shown_target])

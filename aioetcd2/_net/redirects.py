@@ -14,6 +14,7 @@ from .endpoints import parse_endpoint
 from .exchange import Answer
 from .reporter import Reporter
 from .request import Request
+from .secrets import text_for
 
 A = TypeVar("A", bound=Answer)
 
@@ -70,10 +71,12 @@ class Redirects:
             secure = secure or endpoint.startswith("https:")
             before, (endpoint, target) = endpoint, _location(endpoint, request, answer.head)
             trusted = endpoint in self._ours and not (secure and endpoint.startswith("http:"))
-            if request.secret and not trusted:
-                raise RedirectError(f"{request} at {before}: its body holds a password, and {endpoint} is not trusted")
+            if request.secret and request.body is not None and not trusted:
+                raise RedirectError(
+                    f"{request} at {before}: its body may hold a password, and {endpoint} is not trusted"
+                )
             request = msgspec.structs.replace(request, target=target)
-            self._reporter.redirects(before, endpoint, target)
+            self._reporter.redirects(before, endpoint, request.shown_target)
             answer = await send(endpoint, request, trusted=trusted)
         return answer
 
@@ -96,4 +99,5 @@ def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str,
             raise InvalidEndpointError("the scheme must be http or https")
         return parse_endpoint(f"{parts.scheme}://{parts.netloc}"), target
     except ValueError as error:
-        raise RedirectError(f"{what} with a bad Location {where[:200]!r}: {error}") from None
+        words = text_for(request, f"{where[:200]!r}: {error}")
+        raise RedirectError(f"{what} with a bad Location {words}") from None

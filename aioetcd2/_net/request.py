@@ -55,7 +55,7 @@ class Request(Struct, frozen=True, gc=False):
         content_type: What the body is.
         replay: Whether it may be sent to another endpoint after it was sent to one.
         writes: Whether it can change anything.
-        secret: Whether the body holds a password, so that it is shown nowhere.
+        secret: Whether it may hold a password: its body and query are shown nowhere then, nor what may repeat them.
         patient: Whether the header of the answer may take as long as it likes.
         urgent: Whether it goes out at once, and waits for no turn.
         timeout: The most seconds that each try may take to the header of its answer, where that is less than the
@@ -74,7 +74,13 @@ class Request(Struct, frozen=True, gc=False):
     timeout: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.method} {self.target}"
+        return f"{self.method} {self.shown_target}"
+
+    @property
+    def shown_target(self) -> str:
+        """Path and query as they may be shown."""
+        path, mark, _ = self.target.partition("?")
+        return f"{path}?***" if self.secret and mark else self.target
 
     def within(self, seconds: float | None) -> Request:
         """The same request, with a time-out of its own; `None` = it stays as it is."""
@@ -108,7 +114,7 @@ def build(
         json: An encoded JSON body.
         replay: Whether it may be sent again; `None` = only what reads, by its method.
         writes: Whether it can change anything; `None` = as its method says.
-        secret: Whether the body holds a password.
+        secret: Whether it holds a password; a request below a segment `auth` is taken for one that does.
         patient: Whether the header of the answer may take as long as it likes.
         urgent: Whether it goes out at once, and waits for no turn.
 
@@ -119,17 +125,18 @@ def build(
     if line_length(method, target) > MAX_REQUEST_LINE:
         raise ValueError(
             f"the request line would be {line_length(method, target)} bytes, but etcd reads {MAX_REQUEST_LINE}: "
-            f"{method} {target[:60]}..."
+            f"{method} {path[:60]}..."
         )
     body, content_type = json, None if json is None else JSON
     if form is not None:
         body, content_type = encode_form(form), FORM
         if len(body) > MAX_FORM:
-            raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {target[:60]}")
+            raise ValueError(f"the form would be {len(body)} bytes, but etcd reads {MAX_FORM}: {method} {path[:60]}")
     if replay is None:
         replay = Replay.ALWAYS if method in _READING else Replay.IF_UNSENT
     if writes is None:
         writes = method not in _HARMLESS
+    secret = secret or "/auth/" in f"{path}/"
     return Request(method, target, body, content_type, replay, writes, secret, patient, urgent)
 
 

@@ -34,6 +34,7 @@ from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Replay, Request
+from .secrets import text_for
 from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, forget_name, over_a_fit_connection
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
@@ -306,16 +307,16 @@ class Transport:
             raise HeaderTimeoutError(endpoint, reason, maybe_applied=request.writes) from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self._raise(endpoint, request, error, request.writes)
-        return cast(
-            bytes, body
-        )  # as good to a decoder, and a copy costs page faults; raw() makes it bytes for a caller
+        return cast(bytes, body)  # as good to a decoder, and a copy costs page faults; raw() makes it for a caller
 
     def _raise(self, endpoint: str, request: Request, error: Exception, sent: bool) -> NoReturn:
         """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
         self._forget_name(endpoint)
-        raise self._mapped(endpoint, request, error, sent) from (error.__cause__ if type(error) is Lost else error)
+        hidden = request.secret and isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError))
+        cause = error.__cause__ if type(error) is Lost else None if hidden else error  # these show parts of the answer
+        raise self._mapped(endpoint, request, error, sent) from cause
 
     def _mapped(
         self, endpoint: str, request: Request, error: Exception, sent: bool
@@ -336,7 +337,7 @@ class Transport:
             return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
         if isinstance(error, aiohttp.ClientResponseError):
             return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")
-        words = words_of(error)
+        words = text_for(request, words_of(error)) if isinstance(error, aiohttp.ClientPayloadError) else words_of(error)
         if endpoint.startswith("http:") and endpoint not in self._heard:
             words += "; it has never answered, does it serve https?"
         return ConnectionLostError(endpoint, words, maybe_applied=sent)

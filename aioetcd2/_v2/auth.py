@@ -104,7 +104,7 @@ def add_user(name: str, password: str) -> Request:
     """A new user; where there is one of that name, the server takes it for a change of password."""
     path = _user_path(name)
     body = _encode(_UserChange(name, password=password))
-    return build("PUT", path, json=body, secret=True)
+    return build("PUT", path, json=body)
 
 
 def remove_user(name: str) -> Request:
@@ -115,7 +115,7 @@ def remove_user(name: str) -> Request:
 def change_password(name: str, password: str) -> Request:
     """A new password; where there is no such user, the server adds one."""
     body = _encode(_UserChange(name, password=password))
-    return build("PUT", _user_path(name), json=body, replay=Replay.IF_ALLOWED, secret=True)
+    return build("PUT", _user_path(name), json=body, replay=Replay.IF_ALLOWED)
 
 
 def change_user(name: str, *, grant: tuple[str, ...] | None = None, revoke: tuple[str, ...] | None = None) -> Request:
@@ -168,7 +168,7 @@ def _patterns(prefixes: tuple[str, ...], permission: Permission) -> _Change:
 
 
 def _refusal(result: HTTPResult, request: object) -> EtcdError:
-    match = _WORDS.match(responses.message_of(result))
+    match = _WORDS.match(responses.message_of(result, request))
     known = _BY_WORDS[match[1], match[2].startswith("already")] if match is not None else AuthError
     return responses.refusal(result, request, {404: known, 409: known}, AuthError)
 

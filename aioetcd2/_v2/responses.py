@@ -12,6 +12,7 @@ from msgspec.structs import force_setattr
 from multidict import istr
 
 from .._net.exchange import OpenStream
+from .._net.secrets import text_for, words_for
 from .._net.verdict import NotServedError
 from ..errors import (
     APIError,
@@ -284,13 +285,14 @@ def failure(result: HTTPResult, request: object) -> EtcdError:
         return _failure(result, request)
     if 300 <= result.status < 400:
         where = result.headers.get("Location")
-        return RedirectError(f"{request} at {result.endpoint}: unexpected redirect {result.status} to {where!r}")
+        words = text_for(request, repr(where))
+        return RedirectError(f"{request} at {result.endpoint}: unexpected redirect {result.status} to {words}")
     if result.status == 404 and result.body.startswith(PAGE_NOT_FOUND):
         return NotServedError(result.endpoint, "no such page", status=404, body=result.body)
     body = _error_body(result)
     if body is None:
         if result.status in (401, 403):
-            return api_error(UnauthorizedError, result, request, _text(result))
+            return api_error(UnauthorizedError, result, request, text_for(request, _text(result)))
         return invalid(result, "not an answer of etcd")
     if body.error_code:
         return _coded(body, result, request)
@@ -303,26 +305,27 @@ def refusal(
     """The error for an answer of members, auth or stats, which have no error codes: told apart by their status."""
     error = failure(result, request)
     if type(error) is APIError or (isinstance(error, UnauthorizedError) and result.status in by_status):
-        return api_error(by_status.get(result.status, default), result, request, message_of(result))
+        return api_error(by_status.get(result.status, default), result, request, message_of(result, request))
     return error
 
 
 def api_error(cls: type[APIError], result: HTTPResult, request: object, message: str, hint: str = "") -> APIError:
     """An `APIError` for an answer without an errorCode."""
+    message = words_for(request, message)
     return cls(0, message, status=result.status, endpoint=result.endpoint, request=str(request), hint=hint)
 
 
-def message_of(result: HTTPResult) -> str:
+def message_of(result: HTTPResult, request: object) -> str:
     """The server's own words in an answer of members, auth or stats: its message, or else the body as text."""
     body = _error_body(result)
-    return body.message if body is not None and body.message else _text(result)
+    return body.message if body is not None and body.message else text_for(request, _text(result))
 
 
 def _coded(body: _ErrorBody, result: HTTPResult, request: object) -> APIError:
     return class_for_code(body.error_code)(
         body.error_code,
-        body.message,
-        body.cause,
+        words_for(request, body.message),
+        words_for(request, body.cause),
         body.index,
         result.status,
         endpoint=result.endpoint,
@@ -333,9 +336,9 @@ def _coded(body: _ErrorBody, result: HTTPResult, request: object) -> APIError:
 def _failure(result: HTTPResult, request: object) -> EtcdError:
     body = _error_body(result)
     code = body.error_code if body is not None else 0
-    words = _text(result)
+    words = text_for(request, _text(result))
     if body is not None and body.message:
-        words = f"{body.message} ({body.cause})" if body.cause else body.message
+        words = words_for(request, f"{body.message} ({body.cause})" if body.cause else body.message)
     if code == ErrorCode.RAFT_INTERNAL and body is not None and body.cause and not body.cause.startswith(_OWN_CAUSES):
         return _coded(body, result, request)
     reason = f"{result.status} {words}".rstrip()
