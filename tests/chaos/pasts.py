@@ -99,6 +99,7 @@ class World:
         problems: What was wrong.
         told: How many watches said that events were lost.
         delay: How late events were.
+        is_written: Whether the writers have finished.
     """
 
     def __init__(self) -> None:
@@ -108,6 +109,7 @@ class World:
         self.delivered = 0
         self.delay = Durations()
         self.writing = 0
+        self.is_written = False
         self.may_write = asyncio.Event()
         self.may_write.set()
         self._hurt = False
@@ -287,10 +289,11 @@ class Follower:
             await watcher.aclose()
 
     async def _next(self, watcher: Watcher) -> None:
-        if not self._patient:
+        waits = self._patient or self._world.is_written  # or a backlog would look as if the watch were stuck
+        if not waits:
             await asyncio.sleep(self._dice.uniform(0.0, 0.3))
         try:
-            async with timeout(None if self._patient else self._dice.uniform(0.01, 0.5)):
+            async with timeout(None if waits else self._dice.uniform(0.01, 0.5)):
                 response = await watcher.next()
         except asyncio.TimeoutError:
             return
@@ -633,6 +636,7 @@ async def play(
             await striking
             await asyncio.gather(*writing)
             await asyncio.gather(*(each.finish() for each in nemesis.writers))
+            world.is_written = True
             await asyncio.wait(following, timeout=STUCK)
             for each, task in zip(followers, following, strict=True):
                 if not task.done():
