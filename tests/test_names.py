@@ -14,7 +14,6 @@ import pytest
 from aiohttp.abc import AbstractResolver
 
 from aioetcd2 import Client, ClusterError, ConnectError
-from aioetcd2._net import addresses
 
 from .misbehaver import Misbehaver, answer, key_event
 
@@ -100,22 +99,30 @@ async def test_another_address_is_connected_to_at_once(own: bool, black_hole: bo
                     await asyncio.sleep(0.01)
 
 
-async def test_names_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = Names("10.0.0.1")
-    resolver = addresses.AvoidingResolver(lambda: names)
-    monkeypatch.setattr(addresses, "REMEMBERED_FOR", 0.0)
-    for _ in range(3):
-        await resolver.resolve("a", 1)
-    assert names.asked == 3
-    await resolver.close()
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "theirs"])
+async def test_names_are_forgotten_in_time(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Misbehaver(answer(key_event())) as server:
+        names = Names("127.0.0.1")
+        now = 1000.0
+        monkeypatch.setattr("aiohttp.connector.monotonic", lambda: now)
+        async with client_at(names, server.endpoint.rpartition(":")[2], own=own) as client:
+            for looked_up, later in ((1, 9.0), (1, 2.0), (2, 0.0)):
+                await client.keys.get("/k")
+                assert names.asked == looked_up
+                server.hang_up()
+                await asyncio.sleep(0.01)
+                now += later
 
 
-async def test_look_up_that_one_gave_up_goes_on_for_others() -> None:
-    names = Names("10.0.0.1")
-    resolver = addresses.AvoidingResolver(lambda: names)
-    first, second = (asyncio.ensure_future(resolver.resolve("a", 1)) for _ in range(2))
-    await asyncio.sleep(0)
-    first.cancel()
-    assert [each["host"] for each in await second] == ["10.0.0.1"]
-    assert names.asked == 1
-    await resolver.close()
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "theirs"])
+async def test_look_up_that_one_gave_up_goes_on_for_others(own: bool) -> None:
+    async with Misbehaver(answer(key_event())) as server:
+        names = Names("127.0.0.1")
+        async with client_at(names, server.endpoint.rpartition(":")[2], own=own) as client:
+            first, second = (asyncio.ensure_future(client.keys.get("/k")) for _ in range(2))
+            while not names.asked:
+                await asyncio.sleep(0)
+            first.cancel()
+            await second
+            assert first.cancelled()
+            assert names.asked == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable
@@ -10,10 +9,6 @@ from typing import Any, Protocol
 
 AVOIDED_FOR = 30.0
 """Seconds for which no new connection is made to an address that did not answer, where its name has others."""
-
-
-REMEMBERED_FOR = 10.0
-"""Seconds for which the addresses of a name are remembered, unless one of them can't be connected to."""
 
 
 class Resolver(Protocol):
@@ -34,52 +29,21 @@ class AvoidingResolver:
         self._make = make
         self._resolver: Resolver | None = None
         self._avoided: dict[str, float] = {}
-        self._found: dict[tuple[str, int, int], tuple[asyncio.Task[list[Any]], float]] = {}
-        self._looking: set[asyncio.Task[list[Any]]] = set()
-        self._turn = 0
-
-    def forget(self, host: str) -> None:
-        """Look a name up anew."""
-        for key in [key for key in self._found if key[0] == host]:
-            del self._found[key]
 
     def add(self, address: str) -> None:
         """Avoid an address for a while."""
-        self._found.clear()
         self._avoided[address] = time.monotonic() + AVOIDED_FOR
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[Any]:
-        """The addresses of a name, each in its turn the first; as many as ask at once share one look-up."""
-        key = host, port, int(family)
-        task, until = self._found.get(key, (None, 0.0))
-        now = time.monotonic()
-        if task is None or until <= now:
-            task = asyncio.ensure_future(self._look_up(host, port, family))
-            self._found[key] = task, now + REMEMBERED_FOR
-            self._looking.add(task)
-            task.add_done_callback(self._looking.discard)
-        try:
-            found = await asyncio.shield(task)
-        except BaseException:
-            if task.done() and self._found.get(key, (None,))[0] is task:
-                del self._found[key]
-            raise
-        first = self._turn % (len(found) or 1)
-        self._turn += 1
-        turned = [*found[first:], *found[:first]]
-        return [each for each in turned if self._avoided.get(each["host"], 0.0) <= now] or turned
-
-    async def _look_up(self, host: str, port: int, family: Any) -> list[Any]:
+        """The addresses of a name."""
         if self._resolver is None:
             self._resolver = self._make()
-        return await self._resolver.resolve(host, port, family)
+        found = await self._resolver.resolve(host, port, family)
+        now = time.monotonic()
+        return [each for each in found if self._avoided.get(each["host"], 0.0) <= now] or found
 
     async def close(self) -> None:
         """Let go of what looks up."""
-        for task in self._looking:
-            task.cancel()
-        if self._looking:
-            await asyncio.wait(self._looking)
         if self._resolver is not None:
             await self._resolver.close()
 

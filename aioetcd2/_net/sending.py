@@ -15,7 +15,6 @@ import aiohttp
 from multidict import istr
 from yarl import URL
 
-from .addresses import AvoidingResolver
 from .causes import words_of
 
 WRITE_IDLE = 0.5
@@ -219,12 +218,8 @@ class Authorize:
         return await handler(request)
 
 
-def forget_name(
-    connector: aiohttp.BaseConnector | None, theirs: aiohttp.BaseConnector | None, ours: AvoidingResolver, base: str
-) -> None:
-    """Have the name in a URL looked up anew: by the connector, where it is the caller's, or by our resolver."""
+def forget_name(connector: aiohttp.BaseConnector | None, base: str) -> None:
+    """Have the name in a URL looked up anew by a connector, which remembers names for 10 s otherwise."""
     url = URL(base)
-    if connector is theirs and isinstance(connector, aiohttp.TCPConnector):
+    if isinstance(connector, aiohttp.TCPConnector) and url.raw_host is not None:
         connector.clear_dns_cache(url.raw_host, url.port)
-    elif url.raw_host is not None:
-        ours.forget(url.raw_host)

@@ -208,6 +208,9 @@ class Transport:
     def avoid(self, address: str) -> None:
         """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
         self._avoided.add(address)
+        for session in self._sessions.values():
+            if session.connector_owner and isinstance(session.connector, aiohttp.TCPConnector):
+                session.connector.clear_dns_cache()
 
     def _watched_over(self, response: aiohttp.ClientResponse, endpoint: str) -> str | None:
         """Have TCP notice when the other side of a stream is gone; its address, if the name may have others."""
@@ -223,7 +226,7 @@ class Transport:
         """Have the name of an endpoint looked up anew: it may be elsewhere by now."""
         route = self._routes.get(endpoint)
         if route is not None:
-            forget_name(route.session.connector, self._connector, self._avoided, f"{route.scheme}://{route.authority}")
+            forget_name(route.session.connector, f"{route.scheme}://{route.authority}")
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
@@ -369,7 +372,7 @@ class Transport:
             connector = aiohttp.UnixConnector(path, limit=0)
         elif connector is None:
             resolver = cast(AbstractResolver, self._avoided)
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver, use_dns_cache=False)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver)
         return aiohttp.ClientSession(
             connector=connector,
             connector_owner=owned,
