@@ -41,7 +41,7 @@ class Names(AbstractResolver):
 async def client_at(names: Names, port: str, *, own: bool, **options: Any) -> AsyncIterator[Client]:
     connector = aiohttp.TCPConnector(resolver=names) if own else None
     async with Client(f"http://etcd.test:{port}", connector=connector, **options) as client:
-        client._transport._avoided._make = lambda: names
+        client._transport._routes._resolver._make = lambda: names
         yield client
     if connector is not None:
         await connector.close()

@@ -13,9 +13,8 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from multidict import istr
-from yarl import URL
 
-from .causes import words_of
+from .causes import UNSENT, words_of
 
 WRITE_IDLE = 0.5
 """Seconds for which a connection may have been idle that is to carry a write: what is in between reaps later ones."""
@@ -144,14 +143,6 @@ async def over_a_fit_connection(
         return response
 
 
-UNSENT = (
-    aiohttp.ClientConnectorError,  # name lookup, connect, TLS and certificates, proxies, unix sockets
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-)
-
-
 class Lost(Exception):
     """The connection broke after the request. aiohttp sends again on errors of its own, and not on this one."""
 
@@ -216,10 +207,3 @@ class Authorize:
         else:
             request.headers.popall("Authorization", None)
         return await handler(request)
-
-
-def forget_name(connector: aiohttp.BaseConnector | None, base: str) -> None:
-    """Have the name in a URL looked up anew by a connector, which remembers names for 10 s otherwise."""
-    url = URL(base)
-    if isinstance(connector, aiohttp.TCPConnector) and url.raw_host is not None:
-        connector.clear_dns_cache(url.raw_host, url.port)

@@ -1,4 +1,4 @@
-"""One exchange, or one stream, with one endpoint. The only module that knows aiohttp."""
+"""One exchange, or one stream, with one endpoint."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ import ssl as ssl_module
 import time
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, NoReturn, cast
+from typing import NoReturn, cast
 
 import aiohttp
 from aiohttp import BaseConnector as BaseConnector
 from aiohttp import TraceConfig as TraceConfig
-from aiohttp.abc import AbstractResolver
-from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from ..errors import (
     ClientClosedError,
     ConnectError,
-    ConnectionLostError,
-    EndpointError,
     HeaderTimeoutError,
     InvalidResponseError,
 )
 from ..models import HTTPResult
-from .addresses import AvoidingResolver, at_address, keep_alive, other_address
-from .causes import certificate_hint, is_certificate_refused, is_ours, unconnected, words_of
+from .addresses import at_address, keep_alive, other_address
+from .causes import meaning_of
 from .credentials import Credentials
 from .deadlines import Deadline, Lengths
 from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Replay, Request
-from .secrets import text_for
-from .sending import UNSENT, Authorize, FitRequest, FreedResponse, Lost, SendOnce, forget_name, over_a_fit_connection
+from .routes import Routes
+from .sending import Authorize, Lost, SendOnce, over_a_fit_connection
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
 
@@ -53,24 +49,10 @@ DEFAULT_PATIENCE = 5.0
 UNFAITHFUL_FOR = 60.0
 """Seconds for which an endpoint that closed a connection it had promised to keep gets writes over new ones only."""
 
-_HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
-"""Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
-
 _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
 
-_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
-
 _NO_TIMEOUT = aiohttp.ClientTimeout()
-
-
-class _Route(NamedTuple):
-    """How to get to an endpoint: the session to use, and the parts of the URL."""
-
-    session: aiohttp.ClientSession
-    trusting: bool
-    scheme: str
-    authority: str
 
 
 class Transport:
@@ -103,21 +85,16 @@ class Transport:
     ) -> None:
         self.header_timeout = header_timeout
         self._keepalive = max(1, round(keepalive))
-        self._avoided = AvoidingResolver(aiohttp.DefaultResolver)
         self._patience = aiohttp.ClientTimeout(connect=header_timeout)
         self._credentials = credentials
         self._reporter = reporter
-        self._ssl = ssl
-        self._connector = connector
-        self._trust_env = trust_env
-        self._trace_configs = list(trace_configs)
         self._adapts = credentials.username is not None
         self._turns = turns_for_calls(max_connections, with_credentials=self._adapts)
         self._quick = QUICK * (header_timeout or DEFAULT_PATIENCE)
         self._places = Places.of(connector, reporter)
-        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
-        self._routes: dict[str, _Route] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._routes = Routes(
+            ssl=ssl, connector=connector, places=self._places, trust_env=trust_env, trace_configs=trace_configs
+        )
         self._lengths = Lengths(header_timeout)
         self._heard: set[str] = set()
         self._unfaithful: dict[str, float] = {}
@@ -193,40 +170,28 @@ class Transport:
     def abort(self) -> None:
         """Begin nothing any more, and end what is under way with `ClientClosedError`. Idempotent."""
         self.closed = True
-        self._routes.clear()
+        self._routes.forget()
         self._turns.open()
         self._lengths.expire()  # closing a connection does not wake who is connecting, or reading a body
 
     async def close(self) -> None:
         """Abort what is under way, and close every connection. Idempotent."""
         self.abort()
-        while self._sessions:
-            _, session = self._sessions.popitem()
-            await session.close()
-        await self._avoided.close()
+        await self._routes.close()
 
     def avoid(self, address: str) -> None:
         """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
-        self._avoided.add(address)
-        for session in self._sessions.values():
-            if session.connector_owner and isinstance(session.connector, aiohttp.TCPConnector):
-                session.connector.clear_dns_cache()
+        self._routes.avoid(address)
 
     def _watched_over(self, response: aiohttp.ClientResponse, endpoint: str) -> str | None:
         """Have TCP notice when the other side of a stream is gone; its address, if the name may have others."""
         transport = response.connection.transport if response.connection is not None else None
-        route = self._routes.get(endpoint)
+        route = self._routes.known(endpoint)
         if transport is None or route is None or socket_path(endpoint) is not None:
             return None
         keep_alive(transport.get_extra_info("socket"), self._keepalive)
         address = transport.get_extra_info("peername")
         return None if route.trusting or not address else other_address(route.authority, str(address[0]))
-
-    def _forget_name(self, endpoint: str) -> None:
-        """Have the name of an endpoint looked up anew: it may be elsewhere by now."""
-        route = self._routes.get(endpoint)
-        if route is not None:
-            forget_name(route.session.connector, f"{route.scheme}://{route.authority}")
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
@@ -236,9 +201,10 @@ class Transport:
     async def _send(
         self, endpoint: str, request: Request, trusted: bool, address: str | None = None
     ) -> aiohttp.ClientResponse:
-        route = self._routes.get(endpoint)
-        if route is None or self._loop is not asyncio.get_running_loop():
-            route = self._route_to(endpoint)
+        route = self._routes.to(endpoint)
+        if route is None:
+            self.check_open()
+            route = self._routes.make(endpoint)
         if shows_curl(DEBUG):
             self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (over_a_fit_connection,)
@@ -316,71 +282,8 @@ class Transport:
         """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
-        self._forget_name(endpoint)
+        self._routes.forget_name(endpoint)
         hidden = request.secret and isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError))
         cause = error.__cause__ if type(error) is Lost else None if hidden else error  # these show parts of the answer
-        raise self._mapped(endpoint, request, error, sent) from cause
-
-    def _mapped(
-        self, endpoint: str, request: Request, error: Exception, sent: bool
-    ) -> EndpointError | InvalidResponseError:
-        """The exception map, the most specific first."""
-        if isinstance(error, aiohttp.ClientResponseError):
-            error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
-            error.args = ()
-        if is_certificate_refused(error):
-            return ConnectError(endpoint, f"{words_of(error)}: {certificate_hint(error)}")
-        if isinstance(error, UNSENT):
-            return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
-        if isinstance(error, asyncio.TimeoutError):
-            span = f"the header timeout of {self._lengths.at_most(request.timeout).seconds} s"
-            if request.writes and not sent:
-                return ConnectError(endpoint, f"no connection within {span}")
-            reason = f"no answer within {span}"
-            return HeaderTimeoutError(endpoint, reason, maybe_applied=sent)
-        if isinstance(error, aiohttp.ClientResponseError):
-            return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")
-        words = text_for(request, words_of(error)) if isinstance(error, aiohttp.ClientPayloadError) else words_of(error)
-        if endpoint.startswith("http:") and endpoint not in self._heard:
-            words += "; it has never answered, does it serve https?"
-        return ConnectionLostError(endpoint, words, maybe_applied=sent)
-
-    def _route_to(self, endpoint: str) -> _Route:
-        self.check_open()
-        path = socket_path(endpoint)
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            if self._loop is not None:
-                raise RuntimeError("this client is in use on another event loop; make one client for each loop")
-            self._loop = loop
-        session = self._sessions.get(path)
-        if session is None:
-            session = self._sessions[path] = self._make_session(path)
-        scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
-        route = self._routes[endpoint] = _Route(session, session.trust_env, scheme, authority)
-        return route
-
-    def _traces_of(self, connector: BaseConnector) -> list[TraceConfig]:
-        if self._places is None or connector is not self._connector:
-            return self._trace_configs
-        return [*self._trace_configs, self._places.trace()]
-
-    def _make_session(self, path: str | None) -> aiohttp.ClientSession:
-        connector = self._connector
-        owned = connector is None or path is not None
-        if path is not None:
-            connector = aiohttp.UnixConnector(path, limit=0)
-        elif connector is None:
-            resolver = cast(AbstractResolver, self._avoided)
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver)
-        return aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=owned,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers=_HEADERS,
-            trust_env=self._trust_env and path is None,
-            trace_configs=self._traces_of(connector),
-            request_class=FitRequest,
-            response_class=FreedResponse,
-        )
+        seconds = self._lengths.at_most(request.timeout).seconds
+        raise meaning_of(endpoint, request, error, sent=sent, seconds=seconds, heard=endpoint in self._heard) from cause

@@ -1,0 +1,135 @@
+"""The ways to the endpoints: sessions, the connections they lend, and the names they look up."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as ssl_module
+from collections.abc import Iterable
+from typing import NamedTuple, cast
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from .addresses import AvoidingResolver
+from .endpoints import socket_path
+from .places import Places
+from .sending import FitRequest, FreedResponse
+
+_HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
+"""Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
+
+
+class Route(NamedTuple):
+    """How to get to an endpoint: the session to use, and the parts of the URL."""
+
+    session: aiohttp.ClientSession
+    trusting: bool
+    scheme: str
+    authority: str
+
+
+class Routes:
+    """The routes of one client, on one event loop; no session is made before it is used.
+
+    Args:
+        ssl: The caller's TLS context.
+        connector: The caller's connector, used and not closed.
+        places: What that lends, where it has a limit.
+        trust_env: Whether proxies are taken from the environment.
+        trace_configs: The caller's aiohttp traces.
+    """
+
+    def __init__(
+        self,
+        *,
+        ssl: ssl_module.SSLContext | None,
+        connector: aiohttp.BaseConnector | None,
+        places: Places | None,
+        trust_env: bool,
+        trace_configs: Iterable[aiohttp.TraceConfig],
+    ) -> None:
+        self._resolver = AvoidingResolver(aiohttp.DefaultResolver)
+        self._ssl = ssl
+        self._connector = connector
+        self._places = places
+        self._trust_env = trust_env
+        self._trace_configs = list(trace_configs)
+        self._sessions: dict[str | None, aiohttp.ClientSession] = {}
+        self._known: dict[str, Route] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def to(self, endpoint: str) -> Route | None:
+        """The route to an endpoint, if it was made on this event loop."""
+        return self._known.get(endpoint) if self._loop is asyncio.get_running_loop() else None
+
+    def make(self, endpoint: str) -> Route:
+        """Make the route to an endpoint.
+
+        Raises:
+            RuntimeError: The client is in use on another event loop.
+        """
+        path = socket_path(endpoint)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            if self._loop is not None:
+                raise RuntimeError("this client is in use on another event loop; make one client for each loop")
+            self._loop = loop
+        session = self._sessions.get(path)
+        if session is None:
+            session = self._sessions[path] = self._make_session(path)
+        scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
+        route = self._known[endpoint] = Route(session, session.trust_env, scheme, authority)
+        return route
+
+    def known(self, endpoint: str) -> Route | None:
+        """The route to an endpoint, if it was made."""
+        return self._known.get(endpoint)
+
+    def forget(self) -> None:
+        """Forget every route, so that none is taken without another look."""
+        self._known.clear()
+
+    def avoid(self, address: str) -> None:
+        """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
+        self._resolver.add(address)
+        for session in self._sessions.values():
+            if session.connector_owner and isinstance(session.connector, aiohttp.TCPConnector):
+                session.connector.clear_dns_cache()
+
+    def forget_name(self, endpoint: str) -> None:
+        """Have the name of an endpoint looked up anew; aiohttp remembers it for 10 s otherwise."""
+        route = self._known.get(endpoint)
+        if route is not None and isinstance(route.session.connector, aiohttp.TCPConnector):
+            url = URL(f"{route.scheme}://{route.authority}")
+            if url.raw_host is not None:
+                route.session.connector.clear_dns_cache(url.raw_host, url.port)
+
+    async def close(self) -> None:
+        """Close every session, and their connections. Idempotent."""
+        while self._sessions:
+            _, session = self._sessions.popitem()
+            await session.close()
+        await self._resolver.close()
+
+    def _make_session(self, path: str | None) -> aiohttp.ClientSession:
+        connector, traces = self._connector, self._trace_configs
+        owned = connector is None or path is not None
+        if path is not None:
+            connector = aiohttp.UnixConnector(path, limit=0)
+        elif connector is None:
+            resolver = cast(AbstractResolver, self._resolver)
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl or True, resolver=resolver)
+        elif self._places is not None:
+            traces = [*traces, self._places.trace()]
+        return aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=owned,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers=_HEADERS,
+            trust_env=self._trust_env and path is None,
+            trace_configs=traces,
+            request_class=FitRequest,
+            response_class=FreedResponse,
+        )
