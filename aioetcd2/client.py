@@ -6,22 +6,19 @@ import asyncio
 import ssl as ssl_module
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
-from typing import Any, NoReturn, TypedDict, cast
-from urllib.parse import quote_plus
-
-import msgspec
+from typing import Any, NoReturn, TypedDict
 
 from ._net.credentials import BasicCredentials
 from ._net.endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._net.failover import Failover
+from ._net.raw import Fields, raw
 from ._net.redirects import at_most_ten
 from ._net.reporter import Reporter
-from ._net.request import Replay, build, check_method, check_seconds, check_text, quote_path
-from ._net.secrets import holds_password
+from ._net.request import build, check_seconds
 from ._net.transport import BaseConnector, TraceConfig, Transport
 from ._v2 import responses
 from ._v2.identity import Identity
@@ -40,8 +37,6 @@ else:
     from typing_extensions import Self, Unpack
 
 __all__ = ["Client", "ClientOptions", "EndpointSelection"]
-
-_Fields = Mapping[str, str] | Iterable[tuple[str, str]]
 
 
 class EndpointSelection(Enum):
@@ -142,7 +137,7 @@ class Client:
         if auto_sync is not None:
             check_seconds("auto_sync", auto_sync)
         check_seconds("probe_interval", probe_interval)
-        if max_connections is not None and (not isinstance(max_connections, int) or max_connections < 1):
+        if max_connections is not None and (type(max_connections) is not int or max_connections < 1):
             raise ValueError(f"max_connections is an int of at least 1, or None, not {max_connections!r}")
         self._selection = EndpointSelection(selection)
         self._pool = EndpointPool(parse_endpoints(endpoints), shuffle=self._selection is EndpointSelection.RANDOM)
@@ -336,8 +331,8 @@ class Client:
         method: str,
         path: str,
         *,
-        params: _Fields | None = None,
-        form: _Fields | None = None,
+        params: Fields | None = None,
+        form: Fields | None = None,
         json: Any = None,
         one_shot: bool | None = None,
     ) -> HTTPResult:
@@ -360,19 +355,7 @@ class Client:
             ValueError: The server could not read such a request.
             TypeError: A field is no pair of texts, or `json` can't be encoded.
         """
-        if form is not None and json is not None:
-            raise ValueError("form and json exclude each other")
-        query, fields = _pairs(params), _pairs(form)
-        body = None if json is None else _encode(json)
-        request = build(
-            check_method(method),
-            quote_path(path),
-            query=query,
-            form=None if form is None else [(quote_plus(name), value) for name, value in fields],
-            json=body,
-            replay=None if one_shot is None else Replay.IF_UNSENT if one_shot else Replay.ALWAYS,
-            secret=holds_password([*query, *fields], body),
-        )
+        request = raw(method, path, params=params, form=form, json=json, one_shot=one_shot)
         return await self._failover.call(request, responses.raw)
 
     def _keys_engine(self, prefix: str) -> KeysEngine:
@@ -407,29 +390,3 @@ def _usable(urls: Iterable[str]) -> Iterable[str]:
     for url in urls:
         with suppress(InvalidEndpointError):
             yield parse_endpoint(url)
-
-
-def _encode(value: Any) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except RecursionError:
-        raise ValueError("json is nested too deeply, or holds itself") from None
-    except UnicodeEncodeError:  # which would show the text
-        raise ValueError("json is valid Unicode: surrogates not allowed") from None
-
-
-def _kind_of(pair: object) -> str:
-    """What something is, without what it holds: a password, perhaps."""
-    return f"a {type(pair).__name__}" + (f" of {len(pair)}" if isinstance(pair, tuple) else "")
-
-
-def _pairs(fields: _Fields | None) -> list[tuple[str, str]]:
-    if fields is None:
-        return []
-    pairs = list(cast("Mapping[str, str]", fields).items() if isinstance(fields, Mapping) else fields)
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise TypeError(f"a field is a tuple of a name and a value, not {_kind_of(pair)}")
-        check_text("the name of a field", pair[0])
-        check_text(f"the value of {pair[0]!r}", pair[1])
-    return pairs
