@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("_watching.speaker",),
     ("_watching.looks", "_watching.buffering", "_watching.liveness"),
     ("_watching.surroundings",),
-    ("_watching.renewal",),
+    ("_watching.renewal", "_watching.registration"),
     ("_watching.driver",),
     ("_v2.requests", "_v2.deep", "_v2.census", "_v2.lost_events", "_v3"),
     ("_v2.responses",),

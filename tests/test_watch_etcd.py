@@ -996,7 +996,9 @@ async def test_registering_at_the_last_moment_leaks_nothing(how: str, moments: i
         before = mine()
         watcher = client.keys.watch("/k")
         waiting = waiting_in(watcher)
-        while watcher._driver._opening.task is None or not watcher._driver._opening.task.done():
+        while (
+            watcher._driver._registration.opening.task is None or not watcher._driver._registration.opening.task.done()
+        ):
             await asyncio.sleep(0)
         for _ in range(moments):
             await asyncio.sleep(0)

@@ -34,7 +34,7 @@ from aioetcd2._v2.position import Position
 from aioetcd2._v2.stream import index_of
 from aioetcd2._v2.watch_machine import WatchMachine
 from aioetcd2._v2.watching import WatchSpeaker
-from aioetcd2._watching import driver, outage, renewal
+from aioetcd2._watching import driver, outage, registration, renewal
 from aioetcd2._watching.driver import Driver
 
 from .scripted import END, ONE, TWO, Etcd, Failing, Stream, line, surroundings
@@ -194,7 +194,7 @@ Make = Callable[..., Case]
 async def make(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Make]:
     clock = Clock()
     monkeypatch.setattr(outage, "asyncio", clock)
-    for module in (driver, renewal, stream_module):
+    for module in (driver, registration, renewal, stream_module):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(outage, "random", Dice())
     cases: list[Case] = []

@@ -7,12 +7,11 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import ClassVar
 
-from .._net.request import Request
 from ..errors import ClientClosedError, ClusterError, ConnectionLostError, EtcdError, InvalidResponseError
 from ..models import Response
 from . import steps
-from .buffering import HELD_BACK
-from .opening import Opening, cancel_all, consume_exception, settle
+from .opening import cancel_all, consume_exception, settle
+from .registration import Registration, Where
 from .renewal import Renewal
 from .speaker import EventStream, Speaker
 from .surroundings import Surroundings
@@ -32,7 +31,7 @@ class Driver:
 
     __slots__ = (
         *("__weakref__", "closed", "_at", "_ending", "_live", "_machine"),
-        *("_opening", "_renewal", "_shared", "_speaker", "_step"),
+        *("_registration", "_renewal", "_shared", "_speaker", "_step"),
     )
 
     def __init__(self, surroundings: Surroundings, machine: steps.Machine, speaker: Speaker) -> None:
@@ -42,9 +41,9 @@ class Driver:
         self._step: asyncio.Task[None] | None = None
         self._renewal = Renewal(surroundings, speaker, self._renewed)
         self._ending: set[asyncio.Task[None]] = set()
-        self._opening = Opening()
+        self._registration = Registration(surroundings, speaker, machine.position.key, self._move)
         self._live: EventStream | None = None
-        self._at: tuple[str, str | None] | None = None
+        self._at: Where | None = None
         self.closed = False
         surroundings.liveness.add(self)
 
@@ -81,7 +80,11 @@ class Driver:
         try:
             await asyncio.wait((step,))
         except BaseException:
-            if self._at is not None and self._opening.task is not None and self._shared.buffering.at(self._at[0]):
+            if (
+                self._at is not None
+                and self._registration.opening.task is not None
+                and self._shared.buffering.at(self._at[0])
+            ):
                 await self._abandon(step)  # there, this is listening
             raise
         if self._step is step:
@@ -100,13 +103,13 @@ class Driver:
             self._step = None
         self._move(None)
         self._close_live()
-        self._opening.call_off()
+        self._registration.opening.call_off()
         cancel_all(self._renewal.task, *self._speaker.tasks)
         self._machine.happened(steps.Released())
 
     def evict(self) -> None:
         """Leave the endpoint, which does not answer, for another."""
-        self._opening.call_off()
+        self._registration.opening.call_off()
         if self._live is not None:
             self._live.close()
         self._speaker.evict()
@@ -122,7 +125,7 @@ class Driver:
 
     async def aclose(self) -> None:
         """Stop watching, and wait for the end of what is under way. Idempotent."""
-        tasks = [self._step, self._renewal.task, self._opening.task, *self._ending, *self._speaker.tasks]
+        tasks = [self._step, self._renewal.task, self._registration.opening.task, *self._ending, *self._speaker.tasks]
         self.abort()
         for task in filter(None, tasks):
             await settle(task)
@@ -216,7 +219,7 @@ class Driver:
         if live is not None:
             live.close()
 
-    def _move(self, where: tuple[str, str | None] | None) -> None:
+    def _move(self, where: Where | None) -> None:
         if where != self._at:
             if self._at is not None:
                 self._shared.liveness.detach(self, *self._at)
@@ -230,47 +233,11 @@ class Driver:
 
     async def _open(self, todo: steps.Open) -> None:
         """Register a stream."""
-        shared, machine = self._shared, self._machine
-        if shared.buffering.anywhere() and (todo.cursor is None or not machine.registered):
-            self._tell(steps.Registered(0, blind=True))
-            return
-        asked = since = todo.since
-        buffers = False
-
-        def make(endpoint: str) -> Request:
-            nonlocal since, buffers  # as it was asked: the endpoint may be found to buffer meanwhile
-            self._move((endpoint, None))
-            buffers = shared.buffering.at(endpoint)
-            since = todo.cursor if buffers else asked
-            return self._speaker.wait(since, patient=buffers)
-
-        async def is_held_back() -> bool:
-            where = self._at
-            return where is not None and not buffers and await shared.buffering.judge(where[0])
-
-        attempt = asyncio.current_task()  # a watch that rests and comes back at once has two for a moment
-        if machine.registered and not shared.buffering.anywhere():  # there, an answer takes until the next event
-            self._move(None)  # who waits here has left the endpoint
-            await shared.outage.enter(attempt)
-        start = time.monotonic()
-        try:
-            if asked is not None and not await self._speaker.reads_history():
-                asked = None  # what is before it is fetched
-            opening = shared.register(make, self._speaker.check)
-            stream = await self._opening.wait_for(opening, shared.patience, is_held_back)
-            if stream is not None:
-                shared.outage.answered(machine.position.key)  # before this one leaves: or the next tries alone, too
-        except EtcdError as error:
-            await self._not_opened(error, attempt, buffers, time.monotonic() - start)
-            return
-        finally:
-            shared.outage.leave(attempt)
-        if stream is None:
-            where = self._at[0] if self._at is not None else ""
-            left = ConnectionLostError(where, "it was left, for it does not answer")
-            self._tell(steps.Over(None if shared.buffering.anywhere() else left))
-            return
-        self._take(*self._speaker.hear(stream, since, ends=buffers))
+        outcome = await self._registration.register(todo, again=self._machine.registered)
+        if isinstance(outcome, tuple):
+            self._take(*outcome)
+        elif outcome is not None:
+            self._tell(outcome)
 
     def _take(self, live: EventStream, registered: steps.Registered) -> None:
         """Go on with a stream that was opened."""
@@ -278,17 +245,6 @@ class Driver:
         self._live = live
         self._move((live.endpoint, live.address))
         self._tell(registered)
-
-    async def _not_opened(self, error: EtcdError, attempt: object, buffers: bool, took: float) -> None:
-        outage, key = self._shared.outage, self._machine.position.key
-        if not isinstance(error, (ClusterError, InvalidResponseError)):
-            outage.answered(key)
-            self._tell(self._speaker.mapped(error))
-        elif buffers and took >= HELD_BACK:
-            self._tell(steps.Over(None, took))  # it was held back for as long as a proxy has patience
-        elif not await self._shared.buffering.explains(error, took):
-            outage.failed(attempt, key, error)
-            self._tell(steps.Failed(error))
 
     async def _fetch(self, todo: steps.Fetch) -> None:
         try:
