@@ -32,7 +32,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("_v2.requests", "_v2.deep", "_v2.census", "_v2.lost_events", "_v3"),
     ("_v2.responses",),
     ("_v2.auth", "_v2.cluster", "_v2.identity", "_v2.stream"),
-    ("_v2.catch_up", "_v2.position", "_v2.hearing"),
+    ("_v2.catch_up", "_v2.position", "_v2.hearing", "_v2.past"),
     ("_v2.counting", "_v2.history_apart", "_v2.watch_machine"),
     ("_v2.watching",),
     ("_v2.keys",),

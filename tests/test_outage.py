@@ -88,7 +88,7 @@ async def test_while_nothing_answers_one_after_the_other_tries(outage: Outage, c
         pilot = next(each for each in watches if outage._pilot is each)
         outage.failed(pilot, "/a", ERROR)
         await idle()
-    assert clock.sleeps == [0.0, 0.0, 0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5]
+    assert clock.sleeps == [0.0, 0.3, 0.6, 1.2, 1.5, 1.5, 1.5, 1.5, 1.5]
     assert lines() == [BEGINS]
     outage.answered("/a")
     await idle()
@@ -168,7 +168,7 @@ async def test_answers_that_do_not_last_are_no_end_of_an_outage(outage: Outage, 
 
 
 async def test_a_pause_of_one_watch(outage: Outage, clock: Clock, lines: Lines) -> None:
-    for troubles, sleep, told in ((1, 0.0, []), (2, 0.2, [BEGINS]), (3, 0.4, [BEGINS]), (99, 1.5, [BEGINS])):
+    for troubles, sleep, told in ((1, 0.0, []), (2, 0.3, [BEGINS]), (3, 0.6, [BEGINS]), (99, 1.5, [BEGINS])):
         pausing = asyncio.ensure_future(outage.pause("/a", troubles, ERROR))
         await idle()
         assert (clock.sleeps[-1], lines()) == (sleep, told)
@@ -181,5 +181,5 @@ def test_pauses_grow_and_are_not_the_same_for_all(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(outage_module, "random", dice)
     assert [pause_after(troubles) for troubles in (0, 1)] == [0.0, 0.0]
     assert dice.asked == []
-    assert [pause_after(troubles) for troubles in (2, 2, 3, 10**9)] == [0.1, 0.2, 0.4, CAP]
+    assert [pause_after(troubles) for troubles in (2, 2, 3, 10**9)] == [0.15, 0.3, 0.6, CAP]
     assert dice.asked == [(0.5, 1.0)] * 4

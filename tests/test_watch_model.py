@@ -25,6 +25,7 @@ from aioetcd2._v2 import hearing, requests
 from aioetcd2._v2.census import Subtree
 from aioetcd2._v2.identity import Identity
 from aioetcd2._v2.lost_events import outdated
+from aioetcd2._v2.past import Past
 from aioetcd2._v2.position import Position
 from aioetcd2._v2.watch_machine import State, WatchMachine
 from aioetcd2._watching import steps
@@ -465,7 +466,7 @@ def no_rule_b(patch: pytest.MonkeyPatch) -> None:
 
 def no_rule_c(patch: pytest.MonkeyPatch) -> None:
     """Another life or cluster is none."""
-    patch.setattr(WatchMachine, "_elsewhere", lambda self, stream: None)
+    patch.setattr(Past, "elsewhere", lambda self, stream: None)
 
 
 def no_rule_f(patch: pytest.MonkeyPatch) -> None:

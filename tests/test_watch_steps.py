@@ -318,7 +318,7 @@ async def test_after_it_next_tries_again(make: Make) -> None:
 async def test_a_later_outage_is_waited_out(make: Make) -> None:
     case = make(Stream(LOST), *[UNREACHABLE, INVALID] * 5, Stream(line(12)))
     assert await case.indexes(1) == [12]
-    assert case.clock.sleeps == [0.2, 0.4, 0.8, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
+    assert case.clock.sleeps == [0.3, 0.6, 1.2, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5]
     assert case.asked == [FROM_NOW] + [since(10)] * 11
 
 
@@ -326,7 +326,7 @@ async def test_not_all_try_again_at_the_same_time(make: Make, monkeypatch: pytes
     monkeypatch.setattr(Dice, "uniform", staticmethod(lambda least, most: 0.5 * least))
     case = make(Stream(LOST), UNREACHABLE, Stream(line(12)))
     assert await case.indexes(1) == [12]
-    assert case.clock.sleeps == [0.05]
+    assert case.clock.sleeps == [0.075]
 
 
 async def test_a_later_refusal_is_raised(make: Make) -> None:
@@ -502,7 +502,7 @@ async def test_an_event_ends_the_row_of_failures(make: Make) -> None:
         *(Stream(LOST), UNREACHABLE, UNREACHABLE, Stream(line(12), LOST), UNREACHABLE, UNREACHABLE, Stream(line(13)))
     )
     assert await case.indexes(2) == [12, 13]
-    assert case.clock.sleeps == [0.2, 0.4, 0.2, 0.4]
+    assert case.clock.sleeps == [0.3, 0.6, 0.3, 0.6]
 
 
 async def test_streams_that_bring_nothing_new_are_failures(make: Make) -> None:
@@ -510,7 +510,7 @@ async def test_streams_that_bring_nothing_new_are_failures(make: Make) -> None:
     again = [Stream(line(12), END, index=9) for _ in range(3)]
     case = make(Stream(line(12), END), *again, Stream(line(13), index=9))
     assert await case.indexes(2) == [12, 13]
-    assert case.clock.sleeps == [0.2, 0.4, 0.8]
+    assert case.clock.sleeps == [0.3, 0.6, 1.2]
 
 
 async def test_a_stream_that_brought_something_may_end(make: Make) -> None:
@@ -522,7 +522,7 @@ async def test_a_stream_that_brought_something_may_end(make: Make) -> None:
 async def test_a_stream_that_ends_without_an_event_is_a_failure(make: Make) -> None:
     case = make(Stream(END), Stream(END), Stream(END), Stream(line(12)))
     assert await case.indexes(1) == [12]
-    assert case.clock.sleeps == [0.2, 0.4]
+    assert case.clock.sleeps == [0.3, 0.6]
 
 
 async def test_an_event_of_elsewhere_moves_the_cursor_only(make: Make) -> None:
@@ -639,7 +639,7 @@ async def test_blocked_waits_that_end_at_once_are_failures(make: Make) -> None:
     case = make(*[Stream(END, index=30 + each) for each in range(3)], Stream(line(40), index=39), after_index=20)
     assert await case.indexes(1) == [40]
     assert case.asked == [since(20)] * 4
-    assert case.clock.sleeps == [0.2, 0.4]
+    assert case.clock.sleeps == [0.3, 0.6]
 
 
 async def test_a_blocked_wait_from_now_on_moves_nothing(make: Make) -> None:
@@ -670,7 +670,7 @@ async def test_a_wait_that_was_blocked_for_long_ends_the_row_of_failures(end: by
     case.clock.now += 1.1
     first.feed(end)
     await idle()
-    assert case.clock.sleeps == [0.2, 0.4, 0.2, 0.4]
+    assert case.clock.sleeps == [0.3, 0.6, 0.3, 0.6]
     task.cancel()
     await asyncio.wait((task,))
 
@@ -828,7 +828,7 @@ async def test_who_is_known_to_hold_back_is_not_probed_again(make: Make) -> None
         case.hold_back()
         assert await case.indexes(1) == [12]
     assert not case.etcd.probed
-    assert case.clock.sleeps == [0.2, 0.4]
+    assert case.clock.sleeps == [0.3, 0.6]
 
 
 async def test_where_headers_are_held_back_a_first_look_that_fails_is_told(make: Make) -> None:
@@ -999,7 +999,7 @@ async def test_a_look_that_fails_is_tried_again_later(error: Exception, streams:
         async with timeout(3):
             assert index_of(await task) == 2003
     assert case.asked == [FROM_NOW, since(10), *[FROM_NOW] * streams]
-    assert case.clock.sleeps == [0.2]
+    assert case.clock.sleeps == [0.3]
 
 
 @pytest.mark.parametrize(("error", "streams"), [(UNREACHABLE, 1), (INVALID, 3), (REFUSED, 1)])
@@ -1278,7 +1278,7 @@ async def test_cancelled_back_off_goes_on(make: Make) -> None:
         await idle()
         task.cancel()
         await asyncio.wait((task,))
-    assert case.clock.sleeps == [0.2]
+    assert case.clock.sleeps == [0.3]
     case.clock.awake.set()
     assert await case.indexes(1) == [12]
 
@@ -1539,7 +1539,7 @@ async def test_cancelled_back_off_of_a_late_endpoint_goes_on(make: Make) -> None
         assert case.asked == [poll_since(10), poll_since(11)]
         case.clock.awake.set()
         assert await case.indexes(1) == [12]
-        assert case.clock.sleeps == [0.2, 0.4]
+        assert case.clock.sleeps == [0.3, 0.6]
 
 
 async def test_being_left_again_and_again_is_an_outage_of_that_endpoint(

@@ -155,7 +155,7 @@ class Transport:
             EndpointError: The endpoint did not answer.
             ClientClosedError: The client is closed.
         """
-        response = await self._send(endpoint, request, trusted)
+        response = await self._send(endpoint, request, trusted, once=True)
         try:
             body = b"" if response.status == 200 else await self._read(endpoint, request, response.content)
         except BaseException:
@@ -199,7 +199,7 @@ class Transport:
             raise ClientClosedError("the client is closed; make a new one")
 
     async def _send(
-        self, endpoint: str, request: Request, trusted: bool, address: str | None = None
+        self, endpoint: str, request: Request, trusted: bool, address: str | None = None, *, once: bool = False
     ) -> aiohttp.ClientResponse:
         route = self._routes.to(endpoint)
         if route is None:
@@ -213,10 +213,11 @@ class Transport:
             middlewares, headers = (Authorize(headers, trusted), *middlewares), {}
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
-        once = None
-        if request.writes or request.replay is not Replay.ALWAYS:
-            once = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
-            middlewares = (once, *middlewares)
+        sending: SendOnce | None = None
+        changes = request.writes or request.replay is not Replay.ALWAYS
+        if changes or once:
+            sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
+            middlewares = (sending, *middlewares)
         body = request.body
         path, _, query = request.target.partition("?")
         authority, server_hostname = route.authority, None
@@ -244,11 +245,11 @@ class Transport:
             if wait is not None and wait.waits and self._places is not None and not self.closed:
                 reason = f"no connection was free within {deadlines.seconds} s: {self._places.ran_out(endpoint)}"
                 raise ConnectError(endpoint, reason, no_free_connection=True) from error
-            self._raise(endpoint, request, error, once is not None and once.sent)
+            self._raise(endpoint, request, error, changes and sending is not None and sending.sent)
         except Exception as error:
-            if type(error) is Lost and once is not None and once.was_reaped:
+            if type(error) is Lost and sending is not None and sending.was_reaped:
                 self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
-            self._raise(endpoint, request, error, once is not None and once.sent)
+            self._raise(endpoint, request, error, changes and sending is not None and sending.sent)
 
     def _lend(self, deadline: Deadline) -> AbstractContextManager[Wait | None]:
         return nullcontext() if self._places is None else self._places.lend(deadline)

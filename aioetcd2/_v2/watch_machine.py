@@ -45,6 +45,7 @@ from ..errors import EtcdError, EventIndexClearedError, InvalidResponseError
 from ..models import Response
 from .hearing import Hearing
 from .lost_events import lost_events, outdated
+from .past import Past
 from .position import Position
 
 MOST_GAP_STREAMS = 3
@@ -88,7 +89,7 @@ class WatchMachine:
 
     __slots__ = (
         *("position", "registered", "resyncs", "state", "troubles"),
-        *("_cleared_by", "_cluster", "_crowd", "_in_gap", "_life", "_lost", "_quorum"),
+        *("_cleared_by", "_crowd", "_in_gap", "_lost", "_past", "_quorum"),
         *("_resync", "_spoilt", "_stream", "_then", "_trouble"),
     )
 
@@ -99,8 +100,7 @@ class WatchMachine:
         self.troubles = 0
         self.resyncs = 0
         self._resync = resync
-        self._cluster = ""
-        self._life: int | None = None
+        self._past = Past()
         self._stream: Hearing | None = None
         self._crowd = False  # whether most of what is to be fetched is ours
         self._quorum = False
@@ -157,7 +157,7 @@ class WatchMachine:
             return
         if position.cursor is None:
             position.begin(stream.index)
-        elif (elsewhere := self._elsewhere(stream)) is not None:
+        elif (elsewhere := self._past.elsewhere(stream)) is not None:
             self._gap(elsewhere)
             return
         elif stream.index < position.reached or stream.doubtful:
@@ -175,25 +175,17 @@ class WatchMachine:
 
     def _accept(self, stream: steps.Registered) -> None:
         """Listen to a stream from here on."""
-        self._cluster = stream.cluster or self._cluster
-        self._life = stream.life
+        self._past.believe(stream)
         self.registered = True
         behind = stream.since is None and self.position.reached < stream.index
         self.state = State.CATCHING_UP if behind else State.STREAMING
 
     def _registered_in_gap(self, stream: steps.Registered) -> None:
-        self._lost = self._lost or self._elsewhere(stream)
+        self._lost = self._lost or self._past.elsewhere(stream)
         self._stream = Hearing(stream)
         behind = stream.doubtful or stream.index < self.position.reached
         if self._lost is None and behind and self.position.cursor is not None and not stream.blind:
             self.state = State.DOUBTING  # what the look shows may be of another life, though it seems unchanged
-
-    def _elsewhere(self, stream: steps.Registered) -> EventIndexClearedError | None:
-        """The error where a stream belongs to another cluster than the cursor, or to another life of its store."""
-        if self._cluster and stream.cluster and stream.cluster != self._cluster:
-            return outdated(f"cluster {stream.cluster}")
-        other = not stream.blind and self._life not in (None, stream.life)  # no header, no word of it
-        return outdated("the store has begun anew") if other else None
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -222,7 +214,8 @@ class WatchMachine:
         if what.sure:
             self.state = State.STREAMING
         else:
-            self._released(steps.Released())
+            self._drop()
+            self.state = State.REGISTERING
 
     def _take(self, event: Response) -> None:
         if self.position.take(event):
@@ -338,7 +331,7 @@ class WatchMachine:
         self.state = State.GAP
 
     def _answered(self, what: steps.Answered) -> None:
-        if what.index < self.position.reached or (self._life is not None and what.life != self._life):
+        if what.index < self.position.reached or not self._past.is_of_life(what.life):
             self._gap(outdated(f"the store has begun anew, and is at index {what.index}"))
             return
         if self._in_gap:
@@ -374,7 +367,7 @@ class WatchMachine:
         self.registered = True
         if stream.blind:
             if told:  # the next header says where it goes on; where it was is told, and is not to be told again
-                self._cluster, self._life = "", None
+                self._past.forget()
             self._drop()
             self.state = State.REGISTERING
             return

@@ -8,7 +8,7 @@ import random
 from .._net.reporter import Reporter
 from ..errors import EtcdError
 
-BASE = 0.05
+BASE = 0.075
 CAP = 1.5
 """Seconds of a pause: doubled with each failure in a row up to the cap, and jittered; none after the first."""
 
@@ -71,7 +71,7 @@ class Outage:
         if self._pilot is not attempt:
             return
         self._troubles += 1
-        self._next = asyncio.get_running_loop().time() + pause_after(self._troubles)
+        self._next = asyncio.get_running_loop().time() + pause_after(self._troubles + 1)  # it has tried every endpoint
         if self._troubles > 1:
             self.lasts(key, error)
         self.leave(attempt)
