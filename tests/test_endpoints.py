@@ -625,10 +625,13 @@ def test_the_pin_goes_where_the_pass_goes(clock: Clock) -> None:
 
 def test_a_pass_over_four_hundred_that_fail_takes_few_milliseconds() -> None:
     pool = EndpointPool([f"http://h{number}:2379" for number in range(400)])
-    for _ in range(2):  # all cool, then all hot
+    took: list[float] = []
+    for _ in range(6):  # all cool, then all hot
         begin = time.process_time()
         way = Pass(pool)
         while (endpoint := way.next()) is not None:
             way.failed(endpoint)
         assert len(way.tried) == 400
-        assert time.process_time() - begin < 0.03
+        took.append(time.process_time() - begin)
+    assert took[0] < 0.1
+    assert min(took[1:]) < 0.01, took

@@ -417,16 +417,20 @@ class TestTTL:
                     await asyncio.sleep(0.05)
 
 
+def assert_refreshed(first: Node, second: Node) -> None:
+    assert (second.value, second.created_index) == ("v", first.created_index)
+    assert second.modified_index > first.modified_index
+    assert second.ttl is not None
+    assert second.ttl > 4000
+
+
 class TestRefresh:
     async def test_keeps_the_value(self, keys: KeysAPI, prefix: str) -> None:
         first = node_of(await keys.set(prefix, "v", ttl=1000))
         response = await keys.refresh(prefix, 5000)
         second = node_of(response)
         assert response.action == "update"
-        assert (second.value, second.created_index) == ("v", first.created_index)
-        assert second.modified_index > first.modified_index
-        assert second.ttl is not None
-        assert second.ttl > 4000
+        assert_refreshed(first, second)
         assert node_of(await keys.get(prefix)).modified_index == second.modified_index
 
     async def test_gives_a_ttl(self, keys: KeysAPI, prefix: str) -> None:
@@ -453,10 +457,7 @@ class TestRefresh:
             )
             second = node_of(response)
             assert response.action == "compareAndSwap"
-            assert (second.value, second.created_index) == ("v", first.created_index)
-            assert second.modified_index > first.modified_index
-            assert second.ttl is not None
-            assert second.ttl > 4000
+            assert_refreshed(first, second)
             assert node_of(await keys.get(prefix)) == second
             await keys.update(prefix, "next")
             event = await watcher.next()

@@ -284,6 +284,22 @@ async def test_who_does_not_answer_or_is_not_healthy_loses_its_watchers(
     assert (alive.answered_at(ONE, address) is None) is (words is not None)
 
 
+async def test_who_leaves_an_endpoint_that_is_known_to_fail_is_no_news(
+    alive: Liveness, members: Members, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an outage, one tries for all, and a probe of where it tries fails as well."""
+    caplog.set_level(logging.DEBUG)
+    alive.attach(Watching(), ONE, None)
+    members.says[ONE] = unreachable()
+    await idle()
+    for _ in range(3):
+        alive.attach(watcher := Watching(), ONE, None)
+        await clock.wake()
+        alive.detach(watcher, ONE, None)
+    leaving = [record.levelname for record in caplog.records if "leave" in record.message]
+    assert leaving == ["INFO", "DEBUG", "DEBUG"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoints", "others", "leaves"),

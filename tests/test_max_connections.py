@@ -44,7 +44,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [0, -1, 2.5, "3"])
+@pytest.mark.parametrize("number", [0, -1, 2.5, "3", True])
 def test_a_number_of_connections_is_a_positive_int(number: Any) -> None:
     with pytest.raises(ValueError, match="max_connections is an int of at least 1"):
         Client("http://127.0.0.1:1", max_connections=number)
@@ -106,14 +106,14 @@ async def test_closing_ends_who_waits() -> None:
 
 async def test_with_credentials_time_outs_halve_them_and_quick_answers_bring_them_back() -> None:
     async with Misbehaver(hang) as server:
-        client = Client(server.endpoint, username="u", password="p", header_timeout=0.2)
+        client = Client(server.endpoint, username="u", password="p", header_timeout=1.0)
         async with client:
             turns = client._transport._turns
             await asyncio.gather(*(client.keys.get("/k") for _ in range(16)), return_exceptions=True)
             assert turns.allowed == 8, "those that time out together say it once"
             server.behaviours[:] = [FINE]
             await asyncio.gather(*(client.keys.get("/k") for _ in range(30)))
-            assert turns.allowed > 8
+            assert turns.allowed > 16
 
 
 @contextmanager

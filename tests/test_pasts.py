@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aioetcd2 import Node, Response
+from aioetcd2 import Client, Node, Response
 from aioetcd2._v2.identity import Identity
 
+from .chaos import pasts
 from .chaos.pasts import Came, Follower, Life, Told, World, play
 from .test_watch_model import no_rule_b, no_rule_c
 
@@ -14,11 +15,11 @@ from .test_watch_model import no_rule_b, no_rule_c
 @pytest.mark.nemesis
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_nothing_is_lost_whatever_becomes_of_the_past(seed: int) -> None:
-    world, nemesis = await play(10.0, seed)
+    world, nemesis = await play(8.0, seed, least=3)
     print(nemesis.struck, world.told, world.delay)
     assert not world.problems
     assert world.delivered > 200
-    assert nemesis.struck
+    assert sum(nemesis.struck.values()) >= 3
 
 
 @pytest.mark.nemesis
@@ -27,6 +28,7 @@ async def test_a_client_that_believes_in_one_past_is_caught(monkeypatch: pytest.
     no_rule_b(monkeypatch)
     no_rule_c(monkeypatch)
     monkeypatch.setattr(Identity, "doubts", lambda *_: False)
+    monkeypatch.setattr(pasts, "STUCK", 10.0)
     world, _ = await play(6.0, 1, watchers=10, faults=["wipe"])
     assert world.problems
 
@@ -46,7 +48,7 @@ def judged(*heard: Came | Told, written: tuple[tuple[int, str], ...] = (A, B, C)
     world = World()
     world.lives = [Life({at: ("/past/a", what) for at, what in written}), Life({NEXT[0]: ("/past/a", NEXT[1])})]
     world._acknowledged = {(0, at): 0.5 for at, _ in written}
-    follower = Follower(1, None, world, "/past/a", resync=True, patient=True)  # type: ignore[arg-type]
+    follower = Follower(1, Client("http://127.0.0.1:1"), world, "/past/a", resync=True, patient=True)
     follower._life = follower._may_reach = 0
     follower._heard = list(heard)
     follower.judge()

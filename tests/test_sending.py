@@ -15,14 +15,19 @@ from aioetcd2 import Client, ClusterError
 from aioetcd2._net import sending, transport
 from aioetcd2._net.sending import Life
 
-from .misbehaver import Behaviour, Exchange, Misbehaver, answer, close, key_event
+from .misbehaver import Behaviour, Exchange, Misbehaver, answer, close, key_event, reset
 
 FINE = answer(key_event())
 
 Call = Callable[[Client], Awaitable[object]]
 
-create: Call = lambda client: client.keys.create("/k", "v")  # noqa: E731
-get: Call = lambda client: client.keys.get("/k")  # noqa: E731
+
+def create(client: Client) -> Awaitable[object]:
+    return client.keys.create("/k", "v")
+
+
+def get(client: Client) -> Awaitable[object]:
+    return client.keys.get("/k")
 
 
 def kept(header: str) -> Behaviour:
@@ -69,6 +74,15 @@ async def test_burst_of_writes_finds_a_fit_connection_each() -> None:
             assert server.connections == connections
             assert server.open == 5
             await asyncio.sleep(0.15)
+
+
+async def test_a_wait_whose_connection_is_reset_is_sent_once() -> None:
+    """In an outage every second connect would be aiohttp's own."""
+    async with Misbehaver(reset) as server, Client(server.endpoint) as client:
+        with pytest.raises(ClusterError) as caught:
+            await client.keys.watch("/k").next()
+        assert server.connections == len(server.waits) == 1
+        assert not caught.value.maybe_applied
 
 
 @pytest.mark.parametrize("call", [create, get], ids=["write", "read"])

@@ -607,16 +607,21 @@ class OldEtcd:
                 await self._happened.wait()
 
 
-@pytest.mark.parametrize("version", ["2.3.8", "3.0.17", "3.1.0"])
-async def test_history_of_the_key_itself_is_read_apart_before_3_1(version: str) -> None:
-    """The last says that it is newer than it is, and so shows what would be lost."""
-    expected = [14, 17] if version == "3.1.0" else [13, 14, 16, 17, 19]
-    etcd = OldEtcd(version)
+@asynccontextmanager
+async def watched_at(etcd: OldEtcd) -> AsyncIterator[tuple[OldEtcd, Misbehaver, Watcher]]:
     async with (
         Misbehaver(etcd.behave) as server,
         Client(server.endpoint) as client,
         client.keys.watch("/a", recursive=True) as watcher,
     ):
+        yield etcd, server, watcher
+
+
+@pytest.mark.parametrize("version", ["2.3.8", "3.0.17", "3.1.0"])
+async def test_history_of_the_key_itself_is_read_apart_before_3_1(version: str) -> None:
+    """The last says that it is newer than it is, and so shows what would be lost."""
+    expected = [14, 17] if version == "3.1.0" else [13, 14, 16, 17, 19]
+    async with watched_at(OldEtcd(version)) as (etcd, server, watcher):
         await etcd.happen("/a/first")
         assert await take(watcher, 1) == [11]
         etcd.accepts.clear()
@@ -633,12 +638,7 @@ async def test_history_of_the_key_itself_is_read_apart_before_3_1(version: str) 
 
 async def test_a_quiet_key_of_an_old_server_goes_on() -> None:
     """And the version is asked for once."""
-    etcd = OldEtcd("2.3.8")
-    async with (
-        Misbehaver(etcd.behave) as server,
-        Client(server.endpoint) as client,
-        client.keys.watch("/a", recursive=True) as watcher,
-    ):
+    async with watched_at(OldEtcd("2.3.8")) as (etcd, server, watcher):
         await etcd.happen("/a")
         assert await take(watcher, 1) == [11]
         for _ in range(3):
@@ -698,9 +698,9 @@ async def test_two_hundred_watches_in_an_outage(
         tries: collections.Counter[str] = collections.Counter()
         was = Transport._send
 
-        async def counted(transport: Transport, endpoint: str, request: Request, *args: Any) -> Any:
+        async def counted(transport: Transport, endpoint: str, request: Request, *args: Any, **more: Any) -> Any:
             tries[request.target] += 1
-            return await was(transport, endpoint, request, *args)
+            return await was(transport, endpoint, request, *args, **more)
 
         monkeypatch.setattr(Transport, "_send", counted)
         if kind == "silent":

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, cast
 
 import pytest
@@ -409,15 +409,29 @@ async def test_who_begins_in_an_outage_ends_it_for_all(
         assert "watches go on again, that of /a the first" in caplog.text
 
 
-async def test_one_watch_tries_for_all(make: Make) -> None:
-    """The others wait for its word; where it is left instead, the next one tries."""
-    case = make(*(streams := [Stream(), Stream(), Stream()]))
-    watchers = [case.watcher, *(case.make_watcher() for _ in range(2))]
+async def listening(
+    case: Case, number: int
+) -> tuple[list[Watcher], list[asyncio.Task[Response]], Callable[[], Awaitable[None]]]:
+    """Watches that listen, the first of them that of the case; and what breaks off all their streams in one moment."""
+    streams = [Stream() for _ in range(number)]
+    case.etcd.script += streams
+    watchers = [case.watcher, *(case.make_watcher() for _ in range(number - 1))]
     tasks = [asyncio.ensure_future(watcher.next()) for watcher in watchers]
     await idle()
-    for stream in streams:
-        stream.feed(LOST)
-    await idle()
+
+    async def break_off() -> None:
+        for stream in streams:
+            stream.feed(LOST)
+        await idle()
+
+    return watchers, tasks, break_off
+
+
+async def test_one_watch_tries_for_all(make: Make) -> None:
+    """The others wait for its word; where it is left instead, the next one tries."""
+    case = make()
+    watchers, tasks, break_off = await listening(case, 3)
+    await break_off()
     assert case.asked == [FROM_NOW] * 3 + [since(10)]
     pilot = case.pilot(watchers)
     pilot.evict()
@@ -437,39 +451,31 @@ async def test_one_watch_tries_for_all(make: Make) -> None:
 
 async def test_who_rests_and_comes_back_at_once_keeps_its_second_attempt(make: Make) -> None:
     """The end of the first attempt, which comes later, is not that of the second."""
-    case = make(*(streams := [Stream(), Stream()]))
-    other = case.make_watcher()
-    tasks = [asyncio.ensure_future(watcher.next()) for watcher in (case.watcher, other)]
-    await idle()
-    for stream in streams:
-        stream.feed(LOST)
-    await idle()
-    pilot = case.pilot([case.watcher, other])
+    case = make()
+    watchers, tasks, break_off = await listening(case, 2)
+    await break_off()
+    pilot = case.pilot(watchers)
     first = 0 if pilot is case.driver else 1
     tasks[first].cancel()
     await asyncio.wait((tasks[first],))
     pilot.rest()
-    again = asyncio.ensure_future((case.watcher, other)[first].next())
+    again = asyncio.ensure_future(watchers[first].next())
     await idle()
     assert case.etcd.opening == 1
     assert len(case.asked) == 4
     for task in (again, tasks[1 - first]):
         task.cancel()
     await asyncio.wait((again, tasks[1 - first]))
-    for watcher in (case.watcher, other):
+    for watcher in watchers:
         await watcher.aclose()
 
 
 async def test_who_waits_at_the_gate_has_left_its_endpoint(make: Make) -> None:
     """Or each probe that fails would send it away again, and say so in the log."""
-    case = make(*(streams := [Stream(), Stream(), Stream()]))
-    watchers = [case.watcher, *(case.make_watcher() for _ in range(2))]
-    tasks = [asyncio.ensure_future(watcher.next()) for watcher in watchers]
-    await idle()
+    case = make()
+    watchers, tasks, break_off = await listening(case, 3)
     assert [len(each) for each in case.shared.liveness._at.values()] == [3]
-    for stream in streams:
-        stream.feed(LOST)
-    await idle()
+    await break_off()
     assert [len(each) for each in case.shared.liveness._at.values()] == [1]
     for task in tasks:
         task.cancel()
@@ -479,22 +485,18 @@ async def test_who_waits_at_the_gate_has_left_its_endpoint(make: Make) -> None:
 
 
 async def test_who_waits_at_the_gate_and_leaves_keeps_nobody_out(make: Make) -> None:
-    case = make(*(streams := [Stream(), Stream()]))
-    other = case.make_watcher()
-    tasks = [asyncio.ensure_future(watcher.next()) for watcher in (case.watcher, other)]
-    await idle()
-    for stream in streams:
-        stream.feed(LOST)
-    await idle()
+    case = make()
+    watchers, tasks, break_off = await listening(case, 2)
+    await break_off()
     case.etcd.script += [Stream(line(11))]
-    pilot = case.pilot([case.watcher, other])
+    pilot = case.pilot(watchers)
     first = 0 if pilot is case.driver else 1
     await pilot.aclose()
     async with timeout(3):
         assert index_of(await tasks[1 - first]) == 11
         await asyncio.wait((tasks[first],))
     assert isinstance(tasks[first].exception(), ClientClosedError)
-    await other.aclose()
+    await watchers[1 - first].aclose()
 
 
 async def test_an_event_ends_the_row_of_failures(make: Make) -> None:

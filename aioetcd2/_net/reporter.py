@@ -66,9 +66,13 @@ class Reporter:
 
     def endpoint_failed(self, request: Request, error: EndpointError) -> None:
         """An endpoint did not answer a request as it should: a change where it did before, a try where it did not."""
-        level = logging.DEBUG if error.endpoint in self.failing else logging.INFO
-        self.failing.add(error.endpoint)
+        level = self._level_of_failure(error.endpoint)
         logger.log(level, "%s failed at %s [%s]", request, one_line(error), type(error).__name__)
+
+    def _level_of_failure(self, endpoint: str) -> int:
+        level = logging.DEBUG if endpoint in self.failing else logging.INFO
+        self.failing.add(endpoint)
+        return level
 
     def endpoint_recovered(self, endpoint: str) -> None:
         """An endpoint that failed answers."""
@@ -121,8 +125,8 @@ class Reporter:
         logger.info("%s holds back what a wait brings, as a buffering proxy does; using long polls", endpoint)
 
     def watches_leave(self, number: int, endpoint: str, problem: str) -> None:
-        """Watches go from an endpoint to others."""
-        logger.info("%d watches leave %s: %s", number, endpoint, problem)
+        """Watches go from an endpoint to others; in an outage, one that tries goes from one that is known to fail."""
+        logger.log(self._level_of_failure(endpoint), "%d watches leave %s: %s", number, endpoint, problem)
 
     def watches_interrupted(self, key: str, error: BaseException) -> None:
         """An outage of the watches begins."""

@@ -592,9 +592,9 @@ class Nemesis:
 
 
 async def play(
-    seconds: float, seed: object, *, watchers: int = 40, faults: Sequence[str] = ()
+    seconds: float, seed: object, *, watchers: int = 40, faults: Sequence[str] = (), least: int = 1
 ) -> tuple[World, Nemesis]:
-    """Let it go on for some time; what is true, and what was wrong."""
+    """Let it go on for some time, and until so many faults have struck at least; what is true, and what was wrong."""
     dice = random.Random(f"{seed}")
     world = World()
     async with AsyncExitStack() as stack:
@@ -632,6 +632,8 @@ async def play(
             writing = [asyncio.create_task(each.run(over)) for each in nemesis.writers]
             striking = asyncio.create_task(nemesis.run(dice, over))
             await asyncio.wait((striking, *following), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            while sum(nemesis.struck.values()) < least and not striking.done():
+                await asyncio.sleep(0.1)
             over.set()
             await striking
             await asyncio.gather(*writing)
