@@ -20,6 +20,7 @@ from async_timeout import timeout
 
 from aioetcd2 import (
     Client,
+    ClusterError,
     ClusterMismatchError,
     EventIndexClearedError,
     InvalidResponseError,
@@ -443,6 +444,15 @@ class Names:
         pass
 
 
+async def until_led(client: Client) -> None:
+    """Wait until there is a leader that answers: a write that went to a frozen one is lost, and raises."""
+    async with timeout(LONG):
+        while True:
+            with suppress(ClusterError):
+                await client.keys.get("/", quorum=True)
+                return
+
+
 @asynccontextmanager
 async def members_of_one_name() -> AsyncIterator[tuple[int, dict[str, EtcdServer]]]:
     """Three members that listen on the same port, each at an address of its own."""
@@ -475,7 +485,8 @@ async def test_one_name_with_three_addresses_the_one_in_use_frozen(monkeypatch: 
                     began = time.monotonic()
                     waiting = asyncio.create_task(take(watcher, 12))
                     others = [member.endpoint for member in members.values() if member is not frozen]
-                    async with Client(others) as writer:
+                    async with Client(others, header_timeout=1) as writer:
+                        await until_led(writer)
                         written = [(await writer.keys.set(f"/w/{each}", "x")).index for each in range(12)]
                     wrote = time.monotonic() - began
                     assert await waiting == written
