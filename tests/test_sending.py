@@ -83,6 +83,7 @@ async def test_a_wait_whose_connection_is_reset_is_sent_once() -> None:
             await client.keys.watch("/k").next()
         assert server.connections == len(server.waits) == 1
         assert not caught.value.maybe_applied
+        assert not caught.value.errors[0].maybe_applied
 
 
 @pytest.mark.parametrize("call", [create, get], ids=["write", "read"])

@@ -255,6 +255,19 @@ async def test_where_headers_are_held_back_all_wait_at_once(shared: Surroundings
     await cancel(tasks)
 
 
+async def test_without_a_header_timeout_a_late_header_keeps_nobody_out() -> None:
+    """Nor where nobody can say whether it is held back: the endpoint does not answer other questions in time either."""
+    etcd = Etcd()
+    etcd.unreachable.add(ONE)
+    shared = surroundings(etcd, 0.05, None)
+    tasks = [register(shared) for _ in range(20)]
+    await idle()
+    assert etcd.opening == 16
+    await asyncio.sleep(0.1)
+    assert etcd.opening == 20
+    await cancel(tasks)
+
+
 async def test_registering_gives_the_stream(shared: Surroundings, etcd: Etcd) -> None:
     stream = Stream()
     etcd.script += [stream, stream]

@@ -214,8 +214,7 @@ class Transport:
         if request.content_type is not None:
             headers = {**headers, "Content-Type": request.content_type}
         sending: SendOnce | None = None
-        changes = request.writes or request.replay is not Replay.ALWAYS
-        if changes or once:
+        if once or request.writes or request.replay is not Replay.ALWAYS:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (sending, *middlewares)
         body = request.body
@@ -245,11 +244,11 @@ class Transport:
             if wait is not None and wait.waits and self._places is not None and not self.closed:
                 reason = f"no connection was free within {deadlines.seconds} s: {self._places.ran_out(endpoint)}"
                 raise ConnectError(endpoint, reason, no_free_connection=True) from error
-            self._raise(endpoint, request, error, changes and sending is not None and sending.sent)
+            self._raise(endpoint, request, error, sending is not None and sending.sent)
         except Exception as error:
             if type(error) is Lost and sending is not None and sending.was_reaped:
                 self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
-            self._raise(endpoint, request, error, changes and sending is not None and sending.sent)
+            self._raise(endpoint, request, error, sending is not None and sending.sent)
 
     def _lend(self, deadline: Deadline) -> AbstractContextManager[Wait | None]:
         return nullcontext() if self._places is None else self._places.lend(deadline)
