@@ -8,14 +8,19 @@ from aioetcd2 import Client, Node, Response
 from aioetcd2._v2.identity import Identity
 
 from .chaos import pasts
-from .chaos.pasts import Came, Follower, Life, Told, World, play
+from .chaos.followed import Came, Follower, Told
+from .chaos.fronts import find_nginx
+from .chaos.pasts import play
+from .chaos.truth import Life, World
 from .test_watch_model import no_rule_b, no_rule_c
 
 
 @pytest.mark.nemesis
-@pytest.mark.parametrize("seed", [1, 2, 3])
-async def test_nothing_is_lost_whatever_becomes_of_the_past(seed: int) -> None:
-    world, nemesis = await play(8.0, seed, least=3)
+@pytest.mark.parametrize(("seed", "nginx"), [(1, False), (2, True), (3, False)])
+async def test_nothing_is_lost_whatever_becomes_of_the_past(seed: int, nginx: bool) -> None:
+    if nginx and find_nginx() is None:
+        pytest.skip("there is no nginx on this machine")
+    world, nemesis = await play(8.0, seed, least=3, nginx=nginx)
     print(nemesis.struck, world.told, world.delay)
     assert not world.problems
     assert world.delivered > 200
