@@ -12,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from async_timeout import timeout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioetcd2 import Client, Node, Response
+from aioetcd2 import Client, ClusterError, Node, Response
 from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version, find_etcd
 
 os.environ["PYTHONASYNCIODEBUG"] = "1"
@@ -56,6 +57,15 @@ def pytest_collection_finish() -> None:
 
 
 FAST_CLUSTER = ("--heartbeat-interval=50", "--election-timeout=500")
+
+
+async def until_led(client: Client) -> None:
+    """Wait until there is a leader that answers: a write that went to a frozen one is lost, and raises."""
+    async with timeout(60):
+        while True:
+            with suppress(ClusterError):
+                await client.keys.get("/", quorum=True)
+                return
 
 
 def open_sockets() -> set[str]:

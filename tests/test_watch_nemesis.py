@@ -18,7 +18,7 @@ import pytest
 from aioetcd2 import Client, ClusterError, EndpointSelection, EtcdError, EventIndexClearedError, Watcher
 from aioetcd2.testing import EtcdCluster, EtcdServer
 
-from .conftest import FAST_CLUSTER
+from .conftest import FAST_CLUSTER, until_led
 from .faultproxy import FaultProxy
 from .misbehaver import Misbehaver, answer, happened, key_event, wait
 
@@ -121,6 +121,7 @@ async def test_rolling_kills(cluster: EtcdCluster, prefix: str, dice: random.Ran
             with suppress(EtcdError):
                 await client.keys.set(f"{prefix}/{dice.randrange(10)}", str(number))
             await asyncio.sleep(0.005)
+        await until_led(client)
         await client.keys.set(f"{prefix}/end", "end")
 
     async with Client(cluster.endpoints, header_timeout=2.0) as writer, Client(cluster.endpoints) as witness_client:
@@ -173,6 +174,7 @@ async def test_silent_member_loses_its_watchers(cluster: EtcdCluster, prefix: st
                 proxies[0].black_hole()
             start = time.monotonic()
             async with Client([each.endpoint for each in cluster.members[1:]], header_timeout=10) as writer:
+                await until_led(writer)
                 await writer.keys.set(f"{prefix}/a", "1")
             wrote = time.monotonic() - start
             event = await asyncio.wait_for(watcher.next(), SLOW)

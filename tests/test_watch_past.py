@@ -20,7 +20,6 @@ from async_timeout import timeout
 
 from aioetcd2 import (
     Client,
-    ClusterError,
     ClusterMismatchError,
     EventIndexClearedError,
     InvalidResponseError,
@@ -34,7 +33,7 @@ from aioetcd2._net.transport import Transport
 from aioetcd2._v2.census import Subtree
 from aioetcd2.testing import EtcdServer
 
-from .conftest import FAST_CLUSTER
+from .conftest import FAST_CLUSTER, until_led
 from .faultproxy import FaultProxy
 from .misbehaver import (
     Exchange,
@@ -442,15 +441,6 @@ class Names:
 
     async def close(self) -> None:
         pass
-
-
-async def until_led(client: Client) -> None:
-    """Wait until there is a leader that answers: a write that went to a frozen one is lost, and raises."""
-    async with timeout(LONG):
-        while True:
-            with suppress(ClusterError):
-                await client.keys.get("/", quorum=True)
-                return
 
 
 @asynccontextmanager
