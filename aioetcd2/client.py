@@ -12,20 +12,33 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, NoReturn, TypedDict
 
+from async_timeout import timeout
+
 from ._net.credentials import BasicCredentials
 from ._net.endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._net.failover import Failover
 from ._net.raw import Fields, raw
 from ._net.redirects import at_most_ten
+from ._net.rediscovery import Rediscovery
 from ._net.reporter import Reporter
 from ._net.request import build, check_seconds
 from ._net.transport import BaseConnector, TraceConfig, Transport
 from ._v2 import responses
 from ._v2.identity import Identity
 from ._v2.keys import KeysEngine, surroundings_of
+from ._watching.calls import Calls
+from ._watching.outage import pause_after
 from .auth import AuthAPI
 from .discovery import Discoverer, SRVDiscoverer
-from .errors import ClusterError, EtcdError, InvalidEndpointError, InvalidResponseError, NoEndpointsError
+from .errors import (
+    ClusterError,
+    ConnectionLostError,
+    DiscoveryError,
+    EtcdError,
+    InvalidEndpointError,
+    InvalidResponseError,
+    NoEndpointsError,
+)
 from .keys import KeysAPI
 from .members import MembersAPI
 from .models import Health, HTTPResult, Version
@@ -37,6 +50,9 @@ else:
     from typing_extensions import Self, Unpack
 
 __all__ = ["Client", "ClientOptions", "EndpointSelection"]
+
+SEARCH_TIMEOUT = 5.0
+"""Seconds that a search for endpoints may take where there is no header timeout."""
 
 
 class EndpointSelection(Enum):
@@ -89,7 +105,8 @@ class Client:
         auto_sync: Seconds between syncs in the background, from the first call on; a failure is logged, and tried
             again after the same time. `None` = off.
         quorum: What `keys.get(quorum=None)` means.
-        probe_interval: Seconds between liveness probes of an endpoint while something is watched there.
+        probe_interval: Seconds between liveness probes of an endpoint, while something is watched there, or calls are
+            made and there is another one to go to.
         repeat_writes: Whether plain writes (`set`, `update`, `refresh` and `mkdir` without a condition, grants and
             revocations, `change_password`, `members.update` and `remove`) go on to the next endpoint after any failure,
             as those of Go's client do. A late copy can then undo what was written after it.
@@ -164,11 +181,14 @@ class Client:
             self._reporter,
             check_redirect=check_redirect or at_most_ten,
             repeat_writes=repeat_writes,
-            on_first_use=None if auto_sync is None else self._start_syncing,
         )
         self._watches = surroundings_of(
             self._failover, self._identity, self._reporter, probe_interval=probe_interval, header_timeout=header_timeout
         )
+        self._calls = Calls(self._failover, self._watches.liveness, probe_interval, self._reporter)
+        if auto_sync is not None:
+            self._failover.on_use = self._start_syncing
+        self._pool.on_change = self._forget_others
         self._quorum = quorum
         self.keys = KeysAPI(self)
         self.members = MembersAPI(self)
@@ -182,6 +202,9 @@ class Client:
         """A client whose endpoints are found by DNS SRV, and found anew when all of them have failed.
 
         They are tried in the order of their priorities, whatever `selection` says; `set_endpoints()` ends all that.
+        A search may take as long as `header_timeout`, or 5 s where there is none. Later ones are made one at a time,
+        the next not before a second after the last, and at most one for each call that fails everywhere; one that
+        fails changes nothing.
 
         Args:
             domain: The domain, as `example.com`.
@@ -189,17 +212,22 @@ class Client:
             options: As for the client itself.
 
         Raises:
-            DiscoveryError: There are none.
+            DiscoveryError: There are none, or none was found in time.
         """
         finder = discoverer or SRVDiscoverer()
 
         async def discover() -> list[str]:
             return parse_endpoints(await finder.discover(domain))
 
-        found = await discover()
+        seconds = options.get("header_timeout") or SEARCH_TIMEOUT
+        try:
+            async with timeout(seconds):
+                found = await discover()
+        except asyncio.TimeoutError as error:
+            raise DiscoveryError(f"no etcd found for {domain!r} within {seconds} s") from error
         client = cls(found, **options)
         client._pool.give(found, ranked=True)
-        client._failover.rediscover = discover
+        client._failover.rediscovery = Rediscovery(discover, client._pool, seconds, client._reporter)
         return client
 
     def __repr__(self) -> str:
@@ -220,7 +248,10 @@ class Client:
         if self._syncing is not None:
             self._syncing.cancel()
         try:
+            await self._calls.close()
             await self._watches.close()
+            if self._failover.rediscovery is not None:
+                await self._failover.rediscovery.close()
             if self._syncing is not None:
                 await asyncio.wait((self._syncing,))
         finally:
@@ -247,7 +278,8 @@ class Client:
         """
         self._transport.check_open()
         self._pool.give(parse_endpoints(endpoints))
-        self._failover.rediscover = None
+        if self._failover.rediscovery is not None:
+            self._failover.rediscovery.end()
         self._moves += 1
         self._identity.forget()
         self._watches.looks.forget()
@@ -265,6 +297,31 @@ class Client:
         self._transport.check_open()
         self._identity.forget()
         self._watches.begin_anew()
+
+    async def wait_ready(self) -> None:
+        """Wait until an endpoint answers and has a leader; it stays pinned for the calls to come.
+
+        Asked for again and again, up to once a second, for as long as none does; the deadline is yours:
+        `async with asyncio.timeout(30)`.
+
+        Raises:
+            V2DisabledError: What answers does not serve v2, and never will.
+            InvalidResponseError: What answers is no etcd.
+            ClusterMismatchError: What answers is of another cluster.
+            ClientClosedError: The client is closed.
+        """
+        troubles = 0
+        while True:
+            try:
+                await self.members.leader()
+                return
+            except ClusterError as error:
+                if any(isinstance(each, ConnectionLostError) for each in error.errors):
+                    with suppress(ClusterError):  # servers that emulate v2 break that off
+                        if (await self.health()).healthy:
+                            return
+            troubles += 1
+            await asyncio.sleep(pause_after(troubles))
 
     async def sync(self) -> None:
         """Use the client URLs of the cluster's members as endpoints from now on.
@@ -373,6 +430,11 @@ class Client:
     def _start_syncing(self) -> None:
         assert self._auto_sync is not None
         self._syncing = asyncio.ensure_future(_keep_syncing(weakref.ref(self), self._auto_sync))
+        self._calls.call_is_made()
+
+    def _forget_others(self) -> None:
+        self._transport.forget_others(self._pool)
+        self._reporter.forget_others(self._pool)
 
 
 async def _keep_syncing(reference: weakref.ref[Client], interval: float) -> None:

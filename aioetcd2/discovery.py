@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -74,11 +75,12 @@ class SRVDiscoverer:
         resolver = self._resolver or _system_resolver()
         found: list[str] = []
         causes: list[str] = []
-        for service, scheme in SERVICES:
-            try:
-                answer = await resolver.resolve(f"{service}.{domain.rstrip('.')}.", "SRV")
-            except Exception as error:  # whatever the resolver raises
-                causes.append(f"{service}: {error}")
+        names = [f"{service}.{domain.rstrip('.')}." for service, _ in SERVICES]
+        lookups = (resolver.resolve(name, "SRV") for name in names)
+        answers = await asyncio.gather(*lookups, return_exceptions=True)  # one that is slow keeps no other waiting
+        for (service, scheme), answer in zip(SERVICES, answers, strict=True):
+            if isinstance(answer, BaseException):
+                causes.append(f"{service}: {answer}")
                 continue
             endpoints = list(self._endpoints(self._ordered(answer), scheme))
             if not endpoints:

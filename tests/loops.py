@@ -19,6 +19,7 @@ from aioetcd2._net.endpoints import EndpointPool
 from aioetcd2._net.exchange import Exchanger, OpenStream
 from aioetcd2._net.failover import Failover
 from aioetcd2._net.redirects import at_most_ten
+from aioetcd2._net.rediscovery import Find, Rediscovery
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import Replay, Request, build
 from aioetcd2._v2 import responses as decode
@@ -103,6 +104,12 @@ class Script:
         """No name has several addresses here."""
         raise AssertionError(address)
 
+    def address_of(self, endpoint: str) -> str | None:
+        return None
+
+    def other_addresses(self, endpoint: str, address: str) -> list[str]:
+        return []
+
     def check_open(self) -> None:
         if self.closed:
             raise ClientClosedError("the client is closed")
@@ -181,7 +188,6 @@ def failover(
     clock: Clock | None = None,
     check_redirect: Callable[[int], None] = at_most_ten,
     repeat_writes: bool = False,
-    on_first_use: Callable[[], None] | None = None,
 ) -> tuple[Loop, EndpointPool]:
     pool = EndpointPool(endpoints, clock=clock or Clock())
     reporter = Reporter()
@@ -193,10 +199,15 @@ def failover(
         reporter,
         check_redirect=check_redirect,
         repeat_writes=repeat_writes,
-        on_first_use=on_first_use,
     )
     loop.identity = identity
     return loop, pool
+
+
+def finds_anew(loop: Failover, pool: EndpointPool, find: Find, clock: Clock | None = None) -> Rediscovery:
+    """Have a loop search for other endpoints when all have failed, for 5 s at the most."""
+    loop.rediscovery = Rediscovery(find, pool, 5.0, loop._reporter, clock or Clock())
+    return loop.rediscovery
 
 
 async def call(loop: Failover, request: Request = GET) -> Response:

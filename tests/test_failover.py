@@ -54,6 +54,7 @@ from .loops import (
     call,
     election,
     failover,
+    finds_anew,
     hang,
     html,
     lost,
@@ -439,7 +440,8 @@ async def test_client_that_is_closed_meanwhile_goes_no_further() -> None:
 async def test_first_use_is_told_once() -> None:
     uses: list[int] = []
     script = Script(a=ok())
-    loop, _ = failover(script, A, on_first_use=lambda: uses.append(len(script.sent)))
+    loop, _ = failover(script, A)
+    loop.on_use = lambda: uses.append(len(script.sent))
     assert uses == []
     await asyncio.gather(call(loop), call(loop), open_stream(loop))
     await call(loop)
@@ -557,7 +559,7 @@ async def test_endpoints_are_found_anew_when_all_have_failed() -> None:
 
     script = Script(a=unsent, b=timed_out, c=ok())
     loop, pool = failover(script, A, B, repeat_writes=True)
-    loop.rediscover = rediscover
+    finds_anew(loop, pool, rediscover)
     await call(loop, PUT)
     assert script.endpoints == [A, B, C]
     assert pool.order()[0] == C
@@ -571,7 +573,7 @@ async def test_finding_the_same_endpoints_changes_nothing(found: list[str]) -> N
 
     script = Script(a=unsent, b=unsent)
     loop, pool = failover(script, A, B)
-    loop.rediscover = rediscover
+    finds_anew(loop, pool, rediscover)
     with pytest.raises(ClusterError) as caught:
         await call(loop)
     assert len(caught.value.errors) == 2
@@ -583,7 +585,7 @@ async def test_finding_nothing_leaves_the_errors_of_the_endpoints(lines: Callabl
         raise DiscoveryError("no such domain")
 
     loop, pool = failover(Script(a=unsent), A)
-    loop.rediscover = rediscover
+    finds_anew(loop, pool, rediscover)
     with pytest.raises(ClusterError, match="connection refused"):
         await call(loop)
     assert pool.order() == (A,)
@@ -605,7 +607,7 @@ async def test_endpoints_found_anew_are_tried_in_their_order(lines: Callable[[],
     reporter = Reporter()
     pool = EndpointPool([A], shuffle=True, rng=Reversing())
     loop = Failover(pool, script, Identity(reporter), reporter)
-    loop.rediscover = rediscover
+    finds_anew(loop, pool, rediscover)
     await call(loop)
     assert script.endpoints == [A, B, C]
     assert f"every endpoint has failed; found {B}, {C}, {D}" in lines()
@@ -613,12 +615,13 @@ async def test_endpoints_found_anew_are_tried_in_their_order(lines: Callable[[],
 
 async def test_endpoints_found_when_they_are_no_longer_wanted_are_not_used() -> None:
     async def rediscover() -> list[str]:
-        loop.rediscover = None
+        assert loop.rediscovery is not None
+        loop.rediscovery.end()
         return [B]
 
     script = Script(a=unsent, b=ok())
     loop, pool = failover(script, A)
-    loop.rediscover = rediscover
+    finds_anew(loop, pool, rediscover)
     with pytest.raises(ClusterError):
         await call(loop)
     assert script.endpoints == [A]
@@ -631,8 +634,8 @@ async def test_client_that_is_closed_while_it_finds_endpoints_is_closed() -> Non
         return []
 
     script = Script(a=unsent)
-    loop, _ = failover(script, A)
-    loop.rediscover = rediscover
+    loop, pool = failover(script, A)
+    finds_anew(loop, pool, rediscover)
     with pytest.raises(ClientClosedError):
         await call(loop)
 
@@ -642,8 +645,8 @@ async def test_one_shot_that_was_sent_finds_nothing_anew() -> None:
         raise AssertionError("not wanted")
 
     script = Script(a=lost)
-    loop, _ = failover(script, A)
-    loop.rediscover = rediscover
+    loop, pool = failover(script, A)
+    finds_anew(loop, pool, rediscover)
     with pytest.raises(ClusterError):
         await call(loop, CREATE)
     assert script.endpoints == [A]

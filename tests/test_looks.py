@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from aioetcd2 import ClusterError, ConnectError, KeyNotFoundError, Node, NotDirError, UnauthorizedError
+from aioetcd2 import (
+    ClientClosedError,
+    ClusterError,
+    ConnectError,
+    KeyNotFoundError,
+    Node,
+    NotDirError,
+    UnauthorizedError,
+)
 from aioetcd2._watching import looks as looks_module
 from aioetcd2._watching.looks import AT_ONCE, GRACE, KEPT, Looks
 from aioetcd2._watching.steps import Seen
@@ -207,7 +215,7 @@ async def test_closing_ends_what_is_under_way(looks: Looks, reads: Reads, clock:
     await looks.close()
     await idle()
     assert reads.under_way == 0
-    assert all(task.cancelled() for task in tasks)
+    assert all(isinstance(task.exception(), ClientClosedError) for task in tasks)
     assert all(timer.cancelled for timer in clock.timers)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Protocol
 
 AVOIDED_FOR = 30.0
@@ -23,24 +23,40 @@ class AvoidingResolver:
 
     Args:
         make: Makes what looks them up, when the first name is looked up.
+
+    Attributes:
+        avoided: Addresses, and when each was found to be bad.
     """
 
     def __init__(self, make: Callable[[], Resolver]) -> None:
         self._make = make
         self._resolver: Resolver | None = None
-        self._avoided: dict[str, float] = {}
+        self._found: dict[str, list[str]] = {}
+        self.avoided: dict[str, float] = {}
 
     def add(self, address: str) -> None:
         """Avoid an address for a while."""
-        self._avoided[address] = time.monotonic() + AVOIDED_FOR
+        now = time.monotonic()
+        for each in [each for each, since in self.avoided.items() if since + AVOIDED_FOR <= now]:
+            del self.avoided[each]
+        self.avoided[address] = now
+
+    def forget_others(self, hosts: Container[str]) -> None:
+        """Keep nothing of other names than these."""
+        self._found = {host: found for host, found in self._found.items() if host in hosts}
+
+    def others(self, host: str, address: str) -> list[str]:
+        """The other addresses that a name had when it was looked up last."""
+        return [each for each in self._found.get(host, ()) if each != address]
 
     async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[Any]:
         """The addresses of a name."""
         if self._resolver is None:
             self._resolver = self._make()
         found = await self._resolver.resolve(host, port, family)
-        now = time.monotonic()
-        return [each for each in found if self._avoided.get(each["host"], 0.0) <= now] or found
+        self._found[host] = [each["host"] for each in found]
+        oldest = time.monotonic() - AVOIDED_FOR
+        return [each for each in found if self.avoided.get(each["host"], oldest) <= oldest] or found
 
     async def close(self) -> None:
         """Let go of what looks up."""

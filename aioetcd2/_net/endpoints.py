@@ -120,6 +120,7 @@ class EndpointPool:
 
     Attributes:
         generation: How often the set of endpoints has changed.
+        on_change: Called when it has.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class EndpointPool:
         self._given = list(endpoints)
         self._ranked = False
         self.generation = 0
+        self.on_change: Callable[[], None] | None = None
         self.replace(self._given)
 
     def __contains__(self, endpoint: object) -> bool:
@@ -233,6 +235,8 @@ class EndpointPool:
         self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in self._places}
         self._pin = self._places.get(pinned, 0) if pinned is not None else 0
         self.generation += 1
+        if self.on_change is not None:
+            self.on_change()
 
 
 class Pass:
@@ -246,15 +250,17 @@ class Pass:
 
     Attributes:
         tried: What was handed out, in order.
+        has_searched: Whether other endpoints were searched for, as is done once.
     """
 
-    __slots__ = ("_generation", "_pool", "_waiting", "tried")
+    __slots__ = ("_generation", "_pool", "_waiting", "has_searched", "tried")
 
     def __init__(self, pool: EndpointPool) -> None:
         self._pool = pool
         self._generation = -1
         self._waiting: list[tuple[float, int, str]] = []
         self.tried: dict[str, None] = {}
+        self.has_searched = False
 
     def next(self) -> str | None:
         """The endpoint to try now; `None` when each had its turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
 from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError
@@ -10,9 +10,13 @@ from ..models import HTTPResult
 from .endpoints import EndpointPool, Pass
 from .exchange import Answer, Exchanger, OpenStream
 from .redirects import Redirects, at_most_ten
+from .rediscovery import Rediscovery
 from .reporter import Reporter
 from .request import Request
 from .verdict import Outcome, Place, Step, failure_of, outcome_of, sum_up, verdict
+
+Where = tuple[str, "str | None"]
+"""An endpoint, and the address that a connection to it has, where its name may have others."""
 
 T = TypeVar("T")
 A = TypeVar("A", bound=Answer)
@@ -58,10 +62,10 @@ class Failover:
         reporter: Told of what fails.
         check_redirect: Told the number of redirects in a row before each is followed; raises to refuse.
         repeat_writes: Whether plain writes go on to the next endpoint where their fate at one is unknown.
-        on_first_use: Called once, when the first request is about to be sent.
 
     Attributes:
-        rediscover: Finds the endpoints anew when all have failed, where they were discovered.
+        rediscovery: Finds the endpoints anew when all have failed, where they were discovered.
+        on_use: Called once, when the next request is about to be sent.
     """
 
     def __init__(
@@ -73,7 +77,6 @@ class Failover:
         *,
         check_redirect: Callable[[int], None] = at_most_ten,
         repeat_writes: bool = False,
-        on_first_use: Callable[[], None] | None = None,
     ) -> None:
         self._pool = pool
         self._transport = transport
@@ -81,8 +84,8 @@ class Failover:
         self._reporter = reporter
         self._redirects = Redirects(check_redirect, pool, reporter)
         self._repeat_writes = repeat_writes
-        self._on_first_use = on_first_use
-        self.rediscover: Callable[[], Awaitable[Iterable[str]]] | None = None
+        self.on_use: Callable[[], None] | None = None
+        self.rediscovery: Rediscovery | None = None
 
     @property
     def closed(self) -> bool:
@@ -98,6 +101,19 @@ class Failover:
     def endpoints(self) -> tuple[str, ...]:
         """The endpoints, in the order in which a call would try them."""
         return self._pool.order()
+
+    @property
+    def pinned(self) -> Where:
+        """Where calls go: the pinned endpoint, and the address that the last answer came from, if there are others."""
+        endpoint = self._pool.pinned
+        return endpoint, self._transport.address_of(endpoint)
+
+    def elsewhere(self, endpoint: str, address: str | None) -> list[Where]:
+        """Where else calls may go: the other endpoints, and the other addresses of this one's name."""
+        others: list[Where] = [(other, None) for other in self._pool.order() if other != endpoint]
+        if address is not None:
+            others += [(endpoint, other) for other in self._transport.other_addresses(endpoint, address)]
+        return others
 
     def suspect(self, endpoint: str, address: str | None = None) -> None:
         """Begin elsewhere for a while: this endpoint, or this address of its name, did not answer a probe."""
@@ -162,8 +178,8 @@ class Failover:
         send: Callable[[str, Request], Awaitable[A]],
         finish: Callable[[A, Request], T],
     ) -> T:
-        if self._on_first_use is not None:
-            begin, self._on_first_use = self._on_first_use, None
+        if self.on_use is not None:
+            begin, self.on_use = self.on_use, None
             begin()
         guard = self._guard
         way = Pass(self._pool)
@@ -245,20 +261,14 @@ class Failover:
         return judged.step
 
     async def _discovered(self, way: Pass) -> str | None:
-        """Look for other endpoints when all have failed: the first of them; `None` where there is none."""
-        if self.rediscover is None:
+        """Look for other endpoints when all have failed, once a pass: the first of them; `None` where there is none."""
+        rediscovery = self.rediscovery
+        if rediscovery is None or way.has_searched:
             return None
-        try:
-            found = list(await self.rediscover())
-        except Exception as error:  # whatever a caller's discoverer raises, the failures of the endpoints come first
-            self._reporter.discovery_failed(error)
-            found = []
+        way.has_searched = True
+        await rediscovery.search()
         self._transport.check_open()
-        if self.rediscover is None or not set(found).difference(way.tried):
-            return None
-        self._reporter.discovered(found)
-        self._pool.give(found, ranked=True)
-        return way.next()
+        return None if rediscovery.over else way.next()
 
 
 class Caller(Protocol):

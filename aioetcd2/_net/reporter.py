@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from ..errors import EndpointError
 from .curl import curl_line
@@ -59,6 +59,7 @@ class Reporter:
 
     def __init__(self) -> None:
         self.failing: set[str] = set()
+        self._discovery_fails = False
 
     def sends(self, endpoint: str, request: Request, username: str | None) -> None:
         """A request goes to an endpoint; told only where `shows_curl(DEBUG)`."""
@@ -77,6 +78,7 @@ class Reporter:
     def endpoint_recovered(self, endpoint: str) -> None:
         """An endpoint that failed answers."""
         self.failing.discard(endpoint)
+        self._discovery_fails = False
         logger.info("%s answers again", endpoint)
 
     def connector_is_small(self, words: str) -> None:
@@ -87,12 +89,16 @@ class Reporter:
         """An endpoint sends a request elsewhere."""
         logger.info("%s redirects to %s%s", before, endpoint, target)
 
-    def discovery_failed(self, error: BaseException) -> None:
-        """Every endpoint has failed, and no others could be found."""
-        logger.warning("every endpoint has failed, and so has the search for others: %s", one_line(error))
+    def discovery_failed(self, why: BaseException | str) -> None:
+        """Every endpoint has failed, and no others could be found: a change where they were, a try where not."""
+        level = logging.DEBUG if self._discovery_fails else logging.WARNING
+        self._discovery_fails = True
+        words = one_line(why) if isinstance(why, BaseException) else why
+        logger.log(level, "every endpoint has failed, and so has the search for others: %s", words)
 
     def discovered(self, endpoints: Iterable[str]) -> None:
         """Every endpoint has failed, and there are others now."""
+        self._discovery_fails = False
         logger.info("every endpoint has failed; found %s", ", ".join(endpoints))
 
     def endpoints_changed(self, endpoints: Iterable[str]) -> None:
@@ -127,6 +133,14 @@ class Reporter:
     def watches_leave(self, number: int, endpoint: str, problem: str) -> None:
         """Watches go from an endpoint to others; in an outage, one that tries goes from one that is known to fail."""
         logger.log(self._level_of_failure(endpoint), "%d watches leave %s: %s", number, endpoint, problem)
+
+    def calls_leave(self, endpoint: str, problem: str) -> None:
+        """Calls go from an endpoint to others."""
+        logger.log(self._level_of_failure(endpoint), "calls leave %s: %s", endpoint, problem)
+
+    def forget_others(self, endpoints: Container[str]) -> None:
+        """Keep nothing of other endpoints than these."""
+        self.failing = {endpoint for endpoint in self.failing if endpoint in endpoints}
 
     def watches_interrupted(self, key: str, error: BaseException) -> None:
         """An outage of the watches begins."""

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import ssl as ssl_module
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from .addresses import AvoidingResolver
+from .addresses import AvoidingResolver, host_of, other_address
 from .endpoints import socket_path
 from .places import Places
-from .sending import FitRequest, FreedResponse
+from .sending import FitConnections, FitRequest, FreedResponse
 
 _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
 
 
 class Route(NamedTuple):
-    """How to get to an endpoint: the session to use, and the parts of the URL."""
+    """How to get to an endpoint: the session to use, the parts of the URL, and which connections are fit."""
 
     session: aiohttp.ClientSession
     trusting: bool
     scheme: str
     authority: str
+    fit: FitConnections
+
+    def address(self, peer: str) -> str | None:
+        """The address that a connection has, if the name may have others."""
+        return None if self.trusting or not peer else other_address(self.authority, peer)
 
 
 class Routes:
@@ -79,12 +84,26 @@ class Routes:
         if session is None:
             session = self._sessions[path] = self._make_session(path)
         scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
-        route = self._known[endpoint] = Route(session, session.trust_env, scheme, authority)
+        route = self._known[endpoint] = Route(session, session.trust_env, scheme, authority, self.fit())
         return route
+
+    def fit(self) -> FitConnections:
+        """What chooses fit connections."""
+        return FitConnections(self._resolver.avoided)
 
     def known(self, endpoint: str) -> Route | None:
         """The route to an endpoint, if it was made."""
         return self._known.get(endpoint)
+
+    def others(self, endpoint: str, address: str) -> list[str]:
+        """The other addresses of the name of an endpoint, as far as they are known."""
+        route = self._known.get(endpoint)
+        return [] if route is None else self._resolver.others(host_of(route.authority), address)
+
+    def forget_others(self, endpoints: Container[str]) -> None:
+        """Keep no route to other endpoints than these."""
+        self._known = {endpoint: route for endpoint, route in self._known.items() if endpoint in endpoints}
+        self._resolver.forget_others({host_of(route.authority) for route in self._known.values()})
 
     def forget(self) -> None:
         """Forget every route, so that none is taken without another look."""

@@ -31,13 +31,18 @@ class Life:
     """What is known of a connection that may be used again.
 
     Attributes:
+        address: Its address on the other side; empty where it has none.
+        born: When it was made, monotonic.
         uses: How many requests it has carried.
         hears: Whether the other side has closed it, or said what nobody asked for; asked while it is idle.
     """
 
-    __slots__ = ("_answered_at", "_idle", "_most", "hears", "uses")
+    __slots__ = ("_answered_at", "_idle", "_most", "address", "born", "hears", "uses")
 
     def __init__(self, transport: Any) -> None:
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.born = time.monotonic()
         self.uses = 0
         self.hears = _ear_for(transport)
         self._answered_at = 0.0
@@ -69,12 +74,14 @@ class FitRequest(aiohttp.ClientRequest):
         once: Whether it is sent once, so that aiohttp does not send it again where its connection proves to be closed.
         fresh: Whether it takes no connection that has carried another request.
         reuses: Whether its connection has carried another request.
+        avoided: Which addresses it does not go to over a connection made before they were found to be bad.
         life: What is known of its connection, once it has one.
     """
 
     once = False
     fresh = False
     reuses = False
+    avoided: Mapping[str, float] = {}
     life: Life
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
@@ -94,6 +101,8 @@ class FitRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
     def _is_unfit(self, life: Life) -> bool:
+        if self.avoided and life.born < self.avoided.get(life.address, 0.0):
+            return True
         if not self.once:
             return life.is_over(math.inf)
         return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
@@ -129,18 +138,36 @@ def _ear_for(transport: Any) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
-async def over_a_fit_connection(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """A client middleware that has aiohttp choose again until the connection is fit; a new one always is."""
-    assert isinstance(request, FitRequest)
-    while True:
-        try:
-            response = await handler(request)
-        except UnfitError:
-            continue
-        request.life.answered(response.headers.get(_KEEP_ALIVE))
-        return response
+class FitConnections:
+    """A client middleware that has aiohttp choose again until the connection is fit; a new one always is.
+
+    Args:
+        avoided: Addresses, and when each was found to be bad.
+
+    Attributes:
+        address: Where the last answer came from.
+    """
+
+    __slots__ = ("_avoided", "address")
+
+    def __init__(self, avoided: Mapping[str, float]) -> None:
+        self._avoided = avoided
+        self.address = ""
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        assert isinstance(request, FitRequest)
+        request.avoided = self._avoided
+        while True:
+            try:
+                response = await handler(request)
+            except UnfitError:
+                continue
+            life = request.life
+            life.answered(response.headers.get(_KEEP_ALIVE))
+            self.address = life.address
+            return response
 
 
 class Lost(Exception):

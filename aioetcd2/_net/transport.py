@@ -6,7 +6,7 @@ import asyncio
 import io
 import ssl as ssl_module
 import time
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NoReturn, cast
 
@@ -22,7 +22,7 @@ from ..errors import (
     InvalidResponseError,
 )
 from ..models import HTTPResult
-from .addresses import at_address, keep_alive, other_address
+from .addresses import at_address, keep_alive
 from .causes import meaning_of
 from .credentials import Credentials
 from .deadlines import Deadline, Lengths
@@ -31,7 +31,7 @@ from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Replay, Request
 from .routes import Routes
-from .sending import Authorize, Lost, SendOnce, over_a_fit_connection
+from .sending import Authorize, Lost, SendOnce
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
 
@@ -180,8 +180,23 @@ class Transport:
         await self._routes.close()
 
     def avoid(self, address: str) -> None:
-        """Make no new connection to an address for a while, if its name has others; not with a caller's connector."""
+        """Use no connection to an address for a while, if its name has others; not with a caller's connector."""
         self._routes.avoid(address)
+
+    def address_of(self, endpoint: str) -> str | None:
+        """Where the last answer of an endpoint came from, if its name may have other addresses."""
+        route = self._routes.known(endpoint)
+        return None if route is None else route.address(route.fit.address)
+
+    def other_addresses(self, endpoint: str, address: str) -> list[str]:
+        """The other addresses of the name of an endpoint, as far as they are known; not with a caller's connector."""
+        return self._routes.others(endpoint, address)
+
+    def forget_others(self, endpoints: Container[str]) -> None:
+        """Keep nothing of other endpoints than these."""
+        self._routes.forget_others(endpoints)
+        self._heard = {endpoint for endpoint in self._heard if endpoint in endpoints}
+        self._unfaithful = {endpoint: until for endpoint, until in self._unfaithful.items() if endpoint in endpoints}
 
     def _watched_over(self, response: aiohttp.ClientResponse, endpoint: str) -> str | None:
         """Have TCP notice when the other side of a stream is gone; its address, if the name may have others."""
@@ -191,7 +206,7 @@ class Transport:
             return None
         keep_alive(transport.get_extra_info("socket"), self._keepalive)
         address = transport.get_extra_info("peername")
-        return None if route.trusting or not address else other_address(route.authority, str(address[0]))
+        return route.address(str(address[0])) if address else None
 
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
@@ -207,7 +222,8 @@ class Transport:
             route = self._routes.make(endpoint)
         if shows_curl(DEBUG):
             self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
-        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (over_a_fit_connection,)
+        fit = route.fit if address is None else self._routes.fit()  # which does not count as where calls go
+        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (fit,)
         headers = self._credentials.headers(endpoint) if trusted else {}
         if route.trusting:
             middlewares, headers = (Authorize(headers, trusted), *middlewares), {}

@@ -11,16 +11,13 @@ from typing import Protocol
 
 from async_timeout import timeout
 
-from .._net.failover import Failover
+from .._net.failover import Failover, Where
 from .._net.reporter import Reporter
 from ..errors import ClientClosedError, ClusterError, ConnectError, EtcdError
 from ..models import Health
 
 Probe = Callable[[str, "str | None", bool], Awaitable[Health]]
 """Asks one endpoint, at one address of its name perhaps, whether it is healthy; thoroughly perhaps."""
-
-Where = tuple[str, "str | None"]
-"""An endpoint, and the address that a connection to it has, where its name may have others."""
 
 THOROUGH_EVERY = 30.0
 """Seconds between two thorough probes, each of which costs the cluster an entry in its log."""
@@ -110,6 +107,10 @@ class Liveness:
         self._due = {each: due for each, due in self._due.items() if due > now - self._probe_interval}
         return self._due.setdefault(endpoint, now + self._probe_interval)
 
+    def is_probed(self, where: Where) -> bool:
+        """Whether a place is probed anyway, for the sake of watches."""
+        return where in self._at
+
     def answered_at(self, endpoint: str, address: str | None) -> float | None:
         """When an endpoint answered a probe for the last time."""
         return self._answered.get((endpoint, address))
@@ -171,7 +172,7 @@ class Liveness:
             thorough = loop.time() >= thorough_at
             if thorough:
                 thorough_at = loop.time() + THOROUGH_EVERY
-            problem = await self._why_leave(where, thorough=thorough)
+            problem = await self.why_leave(where, thorough=thorough)
             if problem is None:
                 self._answered[where] = now = time.monotonic()
                 for watcher in list(here):
@@ -183,12 +184,12 @@ class Liveness:
                 for watcher in list(here):
                     watcher.evict()
 
-    async def _why_leave(self, where: Where, *, thorough: bool) -> str | None:
-        """Why watchers should not stay; `None` = they should: a member that is ill is left for a healthy one only."""
+    async def why_leave(self, where: Where, *, thorough: bool) -> str | None:
+        """Why nobody should stay; `None` = they should: a member that is ill is left for a healthy one only."""
         silence, health = await self._ask(where, self._probe_timeout, thorough=thorough)
         if silence is not None or health is None or health.healthy:
             return silence
-        others = [(endpoint, None) for endpoint in self._failover.endpoints if endpoint != where[0]]
+        others = self._failover.elsewhere(*where)
         asked = [asyncio.ensure_future(self._ask(other, self._probe_timeout, thorough=False)) for other in others]
         try:
             for task in asyncio.as_completed(asked):

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
+from .._net.one_for_all import OneForAll
 from ..errors import APIError, EtcdError
-from .opening import consume_exception, settle
 
 if TYPE_CHECKING:
     from .steps import Seen
-
-T = TypeVar("T")
 
 Read = Callable[[str, bool, bool], Coroutine[Any, Any, "Seen"]]
 """Reads a path, with all below it perhaps, with quorum perhaps: its index, and what is there."""
@@ -29,16 +27,6 @@ KEPT = 2.0
 """Seconds for which what was seen serves others, too, where it is not too old for them."""
 
 
-class _Shared:
-    """Work for several who want the same."""
-
-    __slots__ = ("task", "wanted")
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.task = task
-        self.wanted = 0
-
-
 class Looks:
     """Looks at paths for the watches of a client: one for all who want the same, few at once in the background.
 
@@ -52,7 +40,7 @@ class Looks:
         self._ask = ask
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._age = 0
-        self._under_way: dict[object, _Shared] = {}
+        self._one_for_all = OneForAll()
         self._kept: dict[tuple[str, bool], Seen] = {}
         self._timers: dict[tuple[str, bool], asyncio.TimerHandle] = {}
 
@@ -72,9 +60,9 @@ class Looks:
         kept = self._kept.get((path, recursive))
         if kept is not None and kept[0] >= at_least > 0:
             return kept
-        seen = await self._one_for_all((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
+        seen = await self._one_for_all.do((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
         if seen[0] < at_least:  # it was under way before this one was wanted, perhaps
-            seen = await self._one_for_all((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
+            seen = await self._one_for_all.do((path, recursive, quorum), lambda: self._read(path, recursive, quorum))
         if self._age == age:
             self._keep((path, recursive), seen)
         return seen
@@ -89,7 +77,7 @@ class Looks:
             EtcdError: There is no answer.
         """
         try:
-            return await self._one_for_all(None, lambda: self._ask(path))
+            return await self._one_for_all.do(None, lambda: self._ask(path))
         except APIError:  # of another's path, perhaps
             return await self._ask(path)
 
@@ -127,38 +115,12 @@ class Looks:
             timer.cancel()
         self._timers.clear()
         self._kept.clear()
-        self._under_way.clear()
+        self._one_for_all.forget()
 
     async def close(self) -> None:
         """Forget all, and end what is under way."""
-        under_way = list(self._under_way.values())
+        await self._one_for_all.close()
         self.forget()
-        for shared in under_way:
-            shared.task.cancel()
-            await settle(shared.task)
-
-    async def _one_for_all(self, what: object, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What comes of some work, which is under way once however many want it; it ends with the last of them."""
-        shared = self._under_way.get(what)
-        if shared is None:
-            shared = self._under_way[what] = _Shared(asyncio.ensure_future(work()))
-            shared.task.add_done_callback(lambda done: self._done(what, done))
-        shared.wanted += 1
-        try:
-            waiting: Awaitable[T] = asyncio.shield(shared.task)
-            return await waiting
-        finally:
-            shared.wanted -= 1
-            if not shared.wanted:
-                shared.task.cancel()
-                if self._under_way.get(what) is shared:
-                    del self._under_way[what]
-
-    def _done(self, what: object, task: asyncio.Task[Any]) -> None:
-        shared = self._under_way.get(what)
-        if shared is not None and shared.task is task:
-            del self._under_way[what]
-        consume_exception(task)
 
     def _keep(self, what: tuple[str, bool], seen: Seen) -> None:
         kept = self._kept.get(what)
