@@ -153,7 +153,14 @@ class Misbehaver:
     them whenever it likes.
     """
 
-    def __init__(self, *behaviours: Behaviour, reads: Behaviour | None = None, path: str | None = None) -> None:
+    def __init__(
+        self,
+        *behaviours: Behaviour,
+        reads: Behaviour | None = None,
+        path: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self.behaviours = list(behaviours)
         self.reads = reads
         self.seen: list[Seen] = []
@@ -161,6 +168,7 @@ class Misbehaver:
         self.open = 0
         self.behaving = 0
         self._path = path
+        self._at = host, port
         self._scripted = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -171,7 +179,7 @@ class Misbehaver:
         assert self._server is not None
         if self._path is not None:
             return f"unix://{self._path}"
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"http://{self._at[0]}:{self._server.sockets[0].getsockname()[1]}"
 
     @property
     def waits(self) -> list[Seen]:
@@ -187,7 +195,7 @@ class Misbehaver:
         if self._path is not None:
             self._server = await asyncio.start_unix_server(self._accept, self._path)
         else:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._accept, *self._at)
         return self
 
     async def __aexit__(
