@@ -136,10 +136,13 @@ class ClusterMismatchError(EtcdError):
         super().__init__(f"{_prefix(request, endpoint)}{self.reason}")
 
 
+_V2_GONE_SINCE = (3, 6)
+
+
 class V2DisabledError(EtcdError):
     """The cluster is an etcd, but it does not serve the v2 API.
 
-    The v2 API is off by default from etcd 3.4 on, and gone from 3.6 on.
+    The v2 API is off by default from etcd 3.4 on, and gone from 3.6 on, where its flag keeps etcd from starting.
 
     Attributes:
         server_version: What the server says of itself at `/version`.
@@ -149,10 +152,14 @@ class V2DisabledError(EtcdError):
     def __init__(self, endpoint: str, server_version: str) -> None:
         self.endpoint = endpoint
         self.server_version = server_version
-        super().__init__(
-            f"{endpoint}: etcd {server_version} does not serve the v2 API; start it with --enable-v2=true "
-            "(etcd 3.4 and 3.5; from 3.6 on the v2 API is gone)"
+        parts = server_version.split(".")[:2]
+        gone = all(map(str.isdecimal, parts)) and tuple(map(int, parts)) >= _V2_GONE_SINCE
+        way_out = (
+            "it is gone from 3.6 on, and no flag brings it back; use etcd 2.3 to 3.5"
+            if gone
+            else "start etcd 3.4 or 3.5 with --enable-v2=true"
         )
+        super().__init__(f"{endpoint}: etcd {server_version} does not serve the v2 API; {way_out}")
 
 
 class RedirectError(EtcdError):

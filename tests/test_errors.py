@@ -261,7 +261,21 @@ def test_mismatch_says_what_to_do() -> None:
 def test_v2_disabled_says_what_to_do() -> None:
     error = V2DisabledError(A, "3.5.1")
     assert (error.endpoint, error.server_version) == (A, "3.5.1")
-    assert all(words in str(error) for words in (A, "etcd 3.5.1", "--enable-v2", "3.4 and 3.5", "from 3.6 on"))
+    assert str(error) == f"{A}: etcd 3.5.1 does not serve the v2 API; start etcd 3.4 or 3.5 with --enable-v2=true"
+
+
+@pytest.mark.parametrize("version", ["3.6.16", "3.7.3", "3.10.0-rc.1", "4.0.0"])
+def test_where_v2_is_gone_no_flag_is_advised(version: str) -> None:
+    text = str(V2DisabledError(A, version))
+    assert (
+        text == f"{A}: etcd {version} does not serve the v2 API; it is gone from 3.6 on, and no flag brings it back; "
+        "use etcd 2.3 to 3.5"
+    )
+
+
+@pytest.mark.parametrize("version", ["", "not_decided", "3"])
+def test_a_version_that_is_none_may_have_v2(version: str) -> None:
+    assert "--enable-v2" in str(V2DisabledError(A, version))
 
 
 @pytest.mark.parametrize(

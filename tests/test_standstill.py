@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
+import sys
 import threading
 import time
 import tracemalloc
@@ -18,6 +20,7 @@ from aioetcd2 import Client, ClusterError
 from aioetcd2.testing import EtcdServer
 
 from .conftest import open_sockets
+from .faultproxy import FaultProxy
 from .misbehaver import Misbehaver, hang
 from .test_tls import Authority
 
@@ -53,6 +56,46 @@ async def test_answer_that_came_while_the_loop_stood_still_is_taken() -> None:
             await asyncio.sleep(0.03)
             time.sleep(0.4)
             assert (await call).index == 7
+
+
+STOPPED = """
+import asyncio, sys
+from aioetcd2 import Client
+
+async def main():
+    async with Client(sys.argv[1], header_timeout=0.5) as client:
+        await asyncio.gather(*(client.keys.get("/") for _ in range(30)))  # all are connected
+        calls = [client.keys.get("/") if each % 2 else client.keys.set(f"/stopped/{each}", "v") for each in range(30)]
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.sleep(0.1)
+        print("sent", flush=True)
+        await asyncio.sleep(0.1)  # it is stopped in here
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        print(sum(isinstance(each, Exception) for each in outcomes), flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+async def test_a_process_that_was_stopped_loses_no_answer_that_came_meanwhile(server: EtcdServer) -> None:
+    async with FaultProxy(server.endpoint) as slow:
+        slow.latency = 0.15
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", STOPPED, slow.endpoint, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"sent\n"
+            process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(2.0)  # four header timeouts
+            process.send_signal(signal.SIGCONT)
+            assert await asyncio.wait_for(process.stdout.readline(), 10) == b"0\n"
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 async def test_what_did_not_come_is_given_up_all_the_same() -> None:
