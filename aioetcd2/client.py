@@ -17,6 +17,15 @@ from async_timeout import timeout
 from ._net.credentials import BasicCredentials
 from ._net.endpoints import EndpointPool, parse_endpoint, parse_endpoints
 from ._net.failover import Failover
+from ._net.options import (
+    check_callable,
+    check_connector,
+    check_context,
+    check_lengths,
+    check_number,
+    check_switches,
+    check_traces,
+)
 from ._net.raw import Fields, raw
 from ._net.redirects import at_most_ten
 from ._net.rediscovery import Rediscovery
@@ -65,6 +74,10 @@ class EndpointSelection(Enum):
 
     RANDOM = "random"
     PRIORITIZE_LEADER = "prioritize_leader"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"selection is {' or '.join(map(str, cls))}, not {value!r}")
 
 
 class ClientOptions(TypedDict, total=False):
@@ -123,6 +136,7 @@ class Client:
     Raises:
         InvalidEndpointError: An endpoint is none.
         NoEndpointsError: There are no endpoints.
+        TypeError: An option is of another type; the message says how to write it.
         ValueError: A number is negative, or the user name can't be sent.
 
     Example:
@@ -149,13 +163,13 @@ class Client:
         trace_configs: Iterable[TraceConfig] = (),
         max_connections: int | None = None,
     ) -> None:
-        if header_timeout is not None:
-            check_seconds("header_timeout", header_timeout)
-        if auto_sync is not None:
-            check_seconds("auto_sync", auto_sync)
+        check_lengths(header_timeout=header_timeout, auto_sync=auto_sync)
         check_seconds("probe_interval", probe_interval)
-        if max_connections is not None and (type(max_connections) is not int or max_connections < 1):
-            raise ValueError(f"max_connections is an int of at least 1, or None, not {max_connections!r}")
+        check_switches(quorum=quorum, repeat_writes=repeat_writes, trust_env=trust_env)
+        check_callable("check_redirect", check_redirect, "the number of redirects")
+        check_number("max_connections", max_connections)
+        check_context(ssl)
+        check_connector(connector)
         self._selection = EndpointSelection(selection)
         self._pool = EndpointPool(parse_endpoints(endpoints), shuffle=self._selection is EndpointSelection.RANDOM)
         self._reporter = Reporter()
@@ -167,7 +181,7 @@ class Client:
             ssl=ssl,
             connector=connector,
             trust_env=trust_env,
-            trace_configs=trace_configs,
+            trace_configs=check_traces(trace_configs),
             max_connections=max_connections,
         )
         self._auto_sync = auto_sync

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors", "models", "events"),
     ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses", "_net.turns"),
     ("_net.secrets", "_net.curl", "_net.credentials", "_net.verdict", "_net.exchange"),
-    ("_net.reporter", "_net.causes", "_net.raw", "_net.one_for_all"),
+    ("_net.reporter", "_net.causes", "_net.raw", "_net.one_for_all", "_net.options"),
     ("_net.rediscovery", "_net.redirects", "_net.places", "_net.sending", "_net.stream"),
     ("_net.routes",),
     ("_net.transport",),
@@ -50,7 +50,15 @@ ROOMS = ("_net", "_watching", "_v2", "_v3", "recipes", "migrate", "cli")
 ON_THE_FACADES = ("recipes", "migrate", "cli", "testing", "pytest_plugin", "__main__")
 """Rooms and modules that know the public API alone."""
 
-SPEAK_TO_AIOHTTP = ("_net.transport", "_net.routes", "_net.sending", "_net.stream", "_net.places", "_net.causes")
+SPEAK_TO_AIOHTTP = (
+    "_net.transport",
+    "_net.routes",
+    "_net.sending",
+    "_net.stream",
+    "_net.places",
+    "_net.causes",
+    "_net.options",
+)
 """Exchanges, and the connections that they travel over."""
 
 MOST_LINES = 300

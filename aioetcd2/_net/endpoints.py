@@ -26,14 +26,24 @@ def parse_endpoint(text: str) -> str:
         InvalidEndpointError: It is not `http(s)://host:port`, `host:port` or `unix://path`.
     """
     if not isinstance(text, str):
-        raise InvalidEndpointError(f"an endpoint is a str, not {type(text).__name__}: {_without_userinfo(repr(text))}")
+        raise InvalidEndpointError(_no_text(text))
     try:
         return _normalize(text)
     except ValueError as error:
         raise InvalidEndpointError(f"not an endpoint: {_without_userinfo(text)!r}: {error}") from None
 
 
+def _no_text(value: object) -> str:
+    """Why something else than text is no endpoint."""
+    port = value if type(value) is int else 2379
+    shown = _without_userinfo(repr(value))
+    return f"an endpoint is a str, as 'http://127.0.0.1:{port}', not {type(value).__name__}: {shown}"
+
+
 def _normalize(text: str) -> str:
+    several = [part for part in re.split(r"[,;\s]+", text) if part]
+    if len(several) > 1 and "@" not in text and all(":" in part for part in several):
+        raise ValueError(f"for several endpoints give a list: {several}")
     if not text.isprintable() or any(map(str.isspace, text)):
         raise ValueError("it has white space or characters that can't be printed")
     if "://" not in text:
@@ -99,7 +109,9 @@ def parse_endpoints(endpoints: str | Iterable[str]) -> list[str]:
         InvalidEndpointError: One of them is none.
         NoEndpointsError: There is none at all.
     """
-    texts = [endpoints] if isinstance(endpoints, str) else list(endpoints)
+    if isinstance(endpoints, (str, bytes)) or not isinstance(endpoints, Iterable):
+        return [parse_endpoint(endpoints)]
+    texts = list(endpoints)
     if not texts:
         raise NoEndpointsError("no endpoints were given; one is enough, as in 'http://127.0.0.1:2379'")
     return list(dict.fromkeys(map(parse_endpoint, texts)))
