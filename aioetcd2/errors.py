@@ -163,7 +163,15 @@ class V2DisabledError(EtcdError):
 
 
 class RedirectError(EtcdError):
-    """A redirect could not be followed: too many, refused, or with a missing or bad `Location`."""
+    """A redirect could not be followed: too many, refused, or with a missing or bad `Location`.
+
+    Attributes:
+        maybe_applied: Whether the request was a write, and the answer one that says nothing of its fate.
+    """
+
+    def __init__(self, words: str = "", *, maybe_applied: bool = False) -> None:
+        self.maybe_applied = maybe_applied
+        super().__init__(f"{words}; {_READ_FIRST}" if maybe_applied else words)
 
 
 class EndpointError(EtcdError):
@@ -215,7 +223,10 @@ class ConnectionLostError(EndpointError):
 
 
 class NoLeaderError(EndpointError):
-    """The member has no leader, or no quorum, to carry out the request (500 with errorCode 300 or 301, or 503)."""
+    """The member has no leader, or no quorum, to carry out the request, by its own words.
+
+    A 500 with errorCode 300 or 301, or a 503 that is empty or etcd's own; a proxy's page is a `ServerError`.
+    """
 
 
 class ServerError(EndpointError):

@@ -201,7 +201,7 @@ async def test_one_shot_moves_on_from_who_refuses_the_certificate(
 async def test_http_to_an_https_port(secure: EtcdServer) -> None:
     failure = await failure_of(secure.endpoint.replace("https", "http"))
     assert isinstance(failure.errors[0], ConnectionLostError)
-    assert "it has never answered, does it serve https?" in str(failure)
+    assert "it has never answered, does it serve https, or HTTP/2 only?" in str(failure)
 
 
 async def test_https_to_an_http_port(server: EtcdServer) -> None:

@@ -514,7 +514,10 @@ async def test_https_is_suspected_only_where_nothing_was_ever_heard(call: Call, 
         if heard:
             await client.keys.get("/k")
         error = await failure_of(call(client))
-        assert error.errors[0].reason.endswith("; it has never answered, does it serve https?") is not heard
+        assert (
+            error.errors[0].reason.endswith("; it has never answered, does it serve https, or HTTP/2 only?")
+            is not heard
+        )
 
 
 async def test_https_is_not_suspected_of_a_socket(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Container
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ class AvoidingResolver:
     def __init__(self, make: Callable[[], Resolver]) -> None:
         self._make = make
         self._resolver: Resolver | None = None
+        self._looking_up: Counter[str] = Counter()
         self._found: dict[str, list[str]] = {}
         self.avoided: dict[str, float] = {}
 
@@ -45,6 +47,10 @@ class AvoidingResolver:
         """Keep nothing of other names than these."""
         self._found = {host: found for host, found in self._found.items() if host in hosts}
 
+    def looks_up(self, host: str) -> bool:
+        """Whether a name is being looked up."""
+        return host in self._looking_up
+
     def others(self, host: str, address: str) -> list[str]:
         """The other addresses that a name had when it was looked up last."""
         return [each for each in self._found.get(host, ()) if each != address]
@@ -53,7 +59,13 @@ class AvoidingResolver:
         """The addresses of a name."""
         if self._resolver is None:
             self._resolver = self._make()
-        found = await self._resolver.resolve(host, port, family)
+        self._looking_up[host] += 1
+        try:
+            found = await self._resolver.resolve(host, port, family)
+        finally:
+            self._looking_up[host] -= 1
+            if not self._looking_up[host]:
+                del self._looking_up[host]
         self._found[host] = [each["host"] for each in found]
         oldest = time.monotonic() - AVOIDED_FOR
         return [each for each in found if self.avoided.get(each["host"], oldest) <= oldest] or found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import errno
 import re
@@ -29,12 +30,29 @@ _LACKS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _PLAIN_REASONS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG")
 """What one or the other OpenSSL calls an answer that is no TLS."""
 
+_WRONG_NAME = (62, 64)
+"""OpenSSL's codes for a certificate of another host name, or IP address."""
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_SHOWN_BYTES = re.compile(r"""b(['"])(\\.|(?!\1).)*\1""")
+_TLS_ALERT = b"\x15\x03"
+_HTTP2_SETTINGS = b"\x04"
+"""The type of the frame that a server of HTTP/2 sends first, behind the three bytes of its length."""
+
 _CERTIFICATE_ALERT = re.compile("ALERT.*(CERTIFICATE|UNKNOWN_CA|HANDSHAKE_FAILURE)")
 """How servers refuse a client certificate, or the want of one; those built with Go 1.26 say no more than the last."""
 
 
 def meaning_of(
-    endpoint: str, request: Request, error: Exception, *, sent: bool, seconds: float | None, heard: bool
+    endpoint: str,
+    request: Request,
+    error: Exception,
+    *,
+    sent: bool,
+    seconds: float | None,
+    heard: bool,
+    looking_up: bool = False,
 ) -> EndpointError | InvalidResponseError:
     """What an exception of aiohttp means, the most specific first.
 
@@ -45,6 +63,7 @@ def meaning_of(
         sent: Whether a byte of the request may have left.
         seconds: The header timeout that was over, where that is the error.
         heard: Whether the endpoint has ever answered.
+        looking_up: Whether its name is being looked up.
     """
     if isinstance(error, aiohttp.ClientResponseError):
         error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
@@ -55,15 +74,31 @@ def meaning_of(
         return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
     if isinstance(error, asyncio.TimeoutError):
         span = f"the header timeout of {seconds} s"
+        if looking_up:
+            return ConnectError(endpoint, f"the lookup of its name took longer than {span}; is the name server silent?")
         if request.writes and not sent:
-            return ConnectError(endpoint, f"no connection within {span}")
+            return ConnectError(endpoint, f"no connection within {span}{_port_that_was_tried(endpoint)}")
         return HeaderTimeoutError(endpoint, f"no answer within {span}", maybe_applied=sent)
     if isinstance(error, aiohttp.ClientResponseError):
-        return InvalidResponseError(endpoint, f"not HTTP: {' '.join(error.message.split())}")
+        words = " ".join(error.message.split())
+        if other := _other_protocol(words):
+            return ConnectError(endpoint, f"{other} ({words})")  # such a server has not understood a word of it
+        return InvalidResponseError(endpoint, f"not HTTP: {words}")
     words = text_for(request, words_of(error)) if isinstance(error, aiohttp.ClientPayloadError) else words_of(error)
     if endpoint.startswith("http:") and not heard:
-        words += "; it has never answered, does it serve https?"
+        words += "; it has never answered, does it serve https, or HTTP/2 only?"
     return ConnectionLostError(endpoint, words, maybe_applied=sent)
+
+
+def _other_protocol(words: str) -> str:
+    """Which protocol an answer is of that is no HTTP/1, by aiohttp's words that show it; empty = none that is known."""
+    shown = _SHOWN_BYTES.search(words)
+    begin = ast.literal_eval(shown[0]) if shown is not None else b""
+    if begin.startswith(_TLS_ALERT):
+        return "it speaks TLS: write https:// in the endpoint"
+    if begin.startswith(b"\0") and begin[3:4] == _HTTP2_SETTINGS:
+        return "it speaks HTTP/2 only, as etcd does where --listen-client-http-urls is set: give one of those URLs"
+    return ""
 
 
 def unconnected(endpoint: str, error: Exception) -> str:
@@ -72,7 +107,41 @@ def unconnected(endpoint: str, error: Exception) -> str:
     plain = isinstance(cause, ssl_module.SSLError) and cause.reason in _PLAIN_REASONS
     if cause is not None and endpoint.startswith("https:") and (plain or isinstance(cause, ConnectionResetError)):
         return f"the server broke off the TLS handshake, does it serve plain http? ({words_of(cause)})"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"this side does not trust the server: {_distrust(error.certificate_error)}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"no such name: {error.host} ({words_of(error.os_error)}){_port_that_was_tried(endpoint)}"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"no TLS with {error.host}:{error.port}: {words_of(error.os_error)}"
+    if isinstance(error, aiohttp.client_exceptions.UnixClientConnectorError):
+        return f"can't connect to {error.path}: {words_of(error.os_error)}"
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"can't connect to the proxy {error.host}:{error.port}: {words_of(error.os_error)}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        where = f"{error.host}:{error.port}"
+        return f"can't connect to {where}: {words_of(error.os_error)}{_port_that_was_tried(endpoint)}"
     return words_of(error)
+
+
+def _distrust(error: Exception) -> str:
+    """Why this side does not trust a certificate, and what to do."""
+    if not isinstance(error, ssl_module.SSLCertVerificationError):
+        return words_of(error)
+    about_the_name = error.verify_code in _WRONG_NAME
+    way_out = (
+        "use a host that the certificate names"
+        if about_the_name
+        else "give its CA by ssl=ssl.create_default_context(cafile='ca.pem')"
+    )
+    return f"{error.verify_message.rstrip('.')} ({error.reason}); {way_out}"
+
+
+def _port_that_was_tried(endpoint: str) -> str:
+    """What to say where an endpoint names no port."""
+    scheme, _, authority = endpoint.partition("://")
+    if scheme not in _DEFAULT_PORTS or authority.rpartition("]")[2].partition(":")[2]:
+        return ""
+    return f"; the endpoint names no port, so that {_DEFAULT_PORTS[scheme]} was tried; etcd's is 2379"
 
 
 def is_ours(error: BaseException | None) -> bool:

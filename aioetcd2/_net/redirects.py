@@ -24,14 +24,18 @@ MOST_REDIRECTS = 100
 """Where a `check_redirect` that refuses nothing ends, too."""
 
 
+class TooManyError(RedirectError):
+    """The default of `check_redirect` refuses; where, is added by who asked it."""
+
+
 def at_most_ten(hops: int) -> None:
     """The default of `check_redirect`.
 
     Raises:
-        RedirectError: This would be the eleventh redirect in a row.
+        TooManyError: This would be the eleventh redirect in a row.
     """
     if hops > MAX_REDIRECTS:
-        raise RedirectError(f"more than {MAX_REDIRECTS} redirects in a row")
+        raise TooManyError
 
 
 class Redirects:
@@ -65,8 +69,11 @@ class Redirects:
         while 300 <= answer.head.status < 400:
             hops += 1
             if hops > MOST_REDIRECTS:
-                raise RedirectError(f"{request}: more than {MOST_REDIRECTS} redirects in a row")
-            self._check(hops)
+                raise _too_many(MOST_REDIRECTS, request, endpoint)
+            try:
+                self._check(hops)
+            except TooManyError:
+                raise _too_many(MAX_REDIRECTS, request, endpoint) from None
             answer.close()
             secure = secure or endpoint.startswith("https:")
             before, (endpoint, target) = endpoint, _location(endpoint, request, answer.head)
@@ -81,12 +88,17 @@ class Redirects:
         return answer
 
 
+def _too_many(number: int, request: Request, endpoint: str) -> RedirectError:
+    way_out = "do the endpoints point at each other? check_redirect= sets another limit"
+    return RedirectError(f"{request} at {endpoint}: more than {number} redirects in a row; {way_out}")
+
+
 def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str, str]:
     """Where a redirect leads: endpoint and target."""
     where = result.headers.get("Location", "")
     what = f"{request} at {endpoint}: redirect {result.status}"
     if not where:
-        raise RedirectError(f"{what} without a Location")
+        raise RedirectError(f"{what} without a Location, which etcd never sends", maybe_applied=request.writes)
     unix = endpoint.startswith("unix:")
     try:
         parts = urlsplit(urljoin(f"{'http://localhost' if unix else endpoint}{request.target}", where))
@@ -100,4 +112,4 @@ def _location(endpoint: str, request: Request, result: HTTPResult) -> tuple[str,
         return parse_endpoint(f"{parts.scheme}://{parts.netloc}"), target
     except ValueError as error:
         words = text_for(request, f"{where[:200]!r}: {error}")
-        raise RedirectError(f"{what} with a bad Location {words}") from None
+        raise RedirectError(f"{what} with a bad Location {words}", maybe_applied=request.writes) from None

@@ -95,6 +95,11 @@ class Routes:
         """The route to an endpoint, if it was made."""
         return self._known.get(endpoint)
 
+    def looks_up(self, endpoint: str) -> bool:
+        """Whether the name of an endpoint is being looked up; not known with a caller's connector."""
+        route = self._known.get(endpoint)
+        return route is not None and self._resolver.looks_up(host_of(route.authority))
+
     def others(self, endpoint: str, address: str) -> list[str]:
         """The other addresses of the name of an endpoint, as far as they are known."""
         route = self._known.get(endpoint)

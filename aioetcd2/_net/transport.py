@@ -298,8 +298,12 @@ class Transport:
         """Raise what an exception of aiohttp means."""
         if self.closed:
             raise ClientClosedError(f"{request}: the client was closed") from error
+        looking_up = self._routes.looks_up(endpoint)
         self._routes.forget_name(endpoint)
         hidden = request.secret and isinstance(error, (aiohttp.ClientResponseError, aiohttp.ClientPayloadError))
         cause = error.__cause__ if type(error) is Lost else None if hidden else error  # these show parts of the answer
         seconds = self._lengths.at_most(request.timeout).seconds
-        raise meaning_of(endpoint, request, error, sent=sent, seconds=seconds, heard=endpoint in self._heard) from cause
+        heard = endpoint in self._heard
+        raise meaning_of(
+            endpoint, request, error, sent=sent, seconds=seconds, heard=heard, looking_up=looking_up
+        ) from cause

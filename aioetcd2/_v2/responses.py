@@ -342,7 +342,8 @@ def _failure(result: HTTPResult, request: object) -> EtcdError:
     if code == ErrorCode.RAFT_INTERNAL and body is not None and body.cause and not body.cause.startswith(_OWN_CAUSES):
         return _coded(body, result, request)
     reason = f"{result.status} {words}".rstrip()
-    if code in (ErrorCode.RAFT_INTERNAL, ErrorCode.LEADER_ELECT) or (code == 0 and result.status == 503):
+    own = code == 0 and result.status == 503 and (body is not None or not result.body.strip())
+    if code in (ErrorCode.RAFT_INTERNAL, ErrorCode.LEADER_ELECT) or own:
         return NoLeaderError(result.endpoint, reason)
     return ServerError(result.endpoint, reason, status=result.status)
 
