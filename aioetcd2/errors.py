@@ -300,6 +300,10 @@ class ClusterError(EtcdError):
         lines += [f"  {error} [{type(error).__name__}]" for error in self.errors]
         super().__init__("\n".join(lines))
 
+    def add_words(self, words: str) -> None:
+        """Say more, in a line of its own; a call that knows more than its endpoints does so."""
+        self.args = (f"{self.args[0]}\n  {words}",)
+
 
 def _prefix(request: str, endpoint: str) -> str:
     where = " at ".join(part for part in (request, endpoint) if part)
@@ -378,7 +382,21 @@ class UnauthorizedError(APIError):
     """110, and every 401 or 403 without a code: wrong user, wrong password or missing permission.
 
     The server does not tell these apart.
+
+    Attributes:
+        username: The user as whom the request was sent; `None` = without credentials.
     """
+
+    username: str | None = None
+
+    def sent_as(self, username: str | None) -> None:
+        """Say as whom the request was sent."""
+        self.username = username
+        if username is None:
+            words = "sent without credentials; Client(username=, password=) sends them"
+        else:
+            words = f"sent as user {username!r}; etcd does not tell a wrong password from a missing right"
+        self.args = (f"{self.args[0]}; {words}",)
 
 
 class PrevValueRequiredError(APIError):

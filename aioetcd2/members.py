@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
 from ._net.failover import Caller
 from ._net.request import check_text
 from ._v2 import cluster
+from .errors import ClusterError, EtcdError, NoLeaderError, ServerError
 from .models import Member
 
 __all__ = ["MembersAPI"]
@@ -45,9 +49,15 @@ class MembersAPI:
         Raises:
             MemberConflictError: Another member has one of these URLs.
             ClusterError: The cluster can't add one now: etcd 3.1 and later answer 500 while a member is unhealthy,
-                has not started, or has been connected for less than 5 s; they do so for a URL in conflict, too.
+                has not started, or has been connected for less than 5 s; they do so for a URL in conflict, too. The
+                message says whether the list of members holds it then, by one more read.
         """
-        return await self._failover.call(cluster.add(_check_peer_urls(peer_urls)), cluster.member)
+        urls = _check_peer_urls(peer_urls)
+        try:
+            return await self._failover.call(cluster.add(urls), cluster.member)
+        except ClusterError as error:
+            await self._tell_of_the_list(error, lambda member: set(member.peer_urls) == set(urls))
+            raise
 
     async def remove(self, member_id: str) -> None:
         """Remove a member. One that was removed before is no error.
@@ -57,8 +67,13 @@ class MembersAPI:
 
         Raises:
             MemberNotFoundError: There never was such a member.
+            ClusterError: As with `add()`.
         """
-        await self._failover.call(cluster.remove(member_id), cluster.removed)
+        try:
+            await self._failover.call(cluster.remove(member_id), cluster.removed)
+        except ClusterError as error:
+            await self._tell_of_the_list(error, lambda member: member.id == member_id)
+            raise
 
     async def update(self, member_id: str, *peer_urls: str) -> None:
         """Change where the other members reach a member.
@@ -72,6 +87,16 @@ class MembersAPI:
             MemberConflictError: Another member has one of these URLs.
         """
         await self._failover.call(cluster.update(member_id, _check_peer_urls(peer_urls)), cluster.done)
+
+    async def _tell_of_the_list(self, error: ClusterError, is_it: Callable[[Member], bool]) -> None:
+        """Have an error say whether the list holds a member, where a 5xx leaves open whether it has changed."""
+        if not any(isinstance(each, (ServerError, NoLeaderError)) and each.maybe_applied for each in error.errors):
+            return
+        with suppress(EtcdError):
+            found = [member.id for member in await self.list() if is_it(member)]
+            error.add_words(
+                f"the list of members holds it, as {found[0]}" if found else "the list of members does not hold it"
+            )
 
 
 def _check_peer_urls(urls: tuple[str, ...]) -> tuple[str, ...]:

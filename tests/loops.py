@@ -75,6 +75,8 @@ class ScriptedStream:
 class Script:
     """A transport that does at each endpoint what it is told to, the last thing for ever."""
 
+    username: str | None = None
+
     def __init__(self, **outcomes: Outcome | Sequence[Outcome]) -> None:
         self.outcomes = {
             f"http://{name}:2379": [todo] if callable(todo) else list(todo) for name, todo in outcomes.items()

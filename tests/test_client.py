@@ -444,7 +444,7 @@ class TestRequest:
         assert result.status == status
         assert result.body
 
-    @pytest.mark.parametrize(("status", "error"), [(500, ServerError), (502, ServerError), (503, NoLeaderError)])
+    @pytest.mark.parametrize(("status", "error"), [(500, ServerError), (502, ServerError), (503, ServerError)])
     async def test_5xx_is_a_failure(self, wire: Misbehaver, status: int, error: type[Exception]) -> None:
         async with Misbehaver(answer("its own words", status=status)) as broken:
             async with Client([broken.endpoint, wire.endpoint], selection=IN_ORDER) as client:

@@ -200,12 +200,38 @@ async def test_write_that_no_one_answers_is_no_matter_of_an_endpoint_that_is_gon
 
 async def test_etcd_without_v2_is_named() -> None:
     version = answer({"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}, index=None, cluster=None)
-    script = Script(a=[page_not_found, version])
+    script = Script(a=[page_not_found, version, page_not_found])
     loop, _ = failover(script, A)
     with pytest.raises(V2DisabledError, match=r"3\.5\.1 .*--enable-v2") as caught:
         await call(loop)
     assert (caught.value.server_version, caught.value.endpoint) == ("3.5.1", A)
-    assert [str(sent.request) for sent in script.sent] == ["GET /v2/keys/k", "GET /version"]
+    assert [str(sent.request) for sent in script.sent] == ["GET /v2/keys/k", "GET /version", "GET /members"]
+
+
+@pytest.mark.parametrize("members", [html, unsent, lost], ids=["html", "unsent", "lost"])
+async def test_etcd_without_v2_is_named_though_it_says_nothing_of_peers(members: Outcome) -> None:
+    version = answer({"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}, index=None, cluster=None)
+    loop, _ = failover(Script(a=[page_not_found, version, members]), A)
+    with pytest.raises(V2DisabledError):
+        await call(loop)
+
+
+@pytest.mark.parametrize("request_", [GET, PUT, CREATE])
+async def test_a_peer_port_is_named_as_such(request_: Request) -> None:
+    version = answer({"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}, index=None, cluster=None)
+    peers = answer('[{"id":1,"peerURLs":["http://10.0.0.1:2380"],"name":"m0"}]', index=None)
+    loop, _ = failover(Script(a=[page_not_found, version, peers]), A)
+    with pytest.raises(InvalidResponseError, match=r"it is the peer port of an etcd.* mostly 2379") as caught:
+        await call(loop, request_)
+    assert not caught.value.maybe_applied
+
+
+async def test_a_peer_port_is_passed_over() -> None:
+    version = answer({"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}, index=None, cluster=None)
+    peers = answer("[]", index=None)
+    loop, pool = failover(Script(a=[page_not_found, version, peers], b=ok()), A, B)
+    await call(loop, CREATE)
+    assert pool.pinned == B
 
 
 async def test_member_without_v2_is_passed_over() -> None:
@@ -218,11 +244,11 @@ async def test_member_without_v2_is_passed_over() -> None:
 
 async def test_version_is_asked_for_once() -> None:
     version = answer({"etcdserver": "3.5.1"}, cluster=None)
-    script = Script(a=[page_not_found, version], b=page_not_found, c=unsent)
+    script = Script(a=[page_not_found, version, page_not_found], b=page_not_found, c=unsent)
     loop, _ = failover(script, A, B, C)
     with pytest.raises(V2DisabledError):
         await call(loop)
-    assert script.endpoints == [A, A, B, C]
+    assert script.endpoints == [A, A, A, B, C]
 
 
 @pytest.mark.parametrize("version", [page_not_found, html, unsent, lost])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import asyncio
 import errno
+import os
 import re
+import socket
 import ssl as ssl_module
 
 import aiohttp
@@ -69,7 +71,7 @@ def meaning_of(
         error.request_info = error.request_info._replace(headers=_NO_HEADERS)  # its repr shows them, password too
         error.args = ()
     if is_certificate_refused(error):
-        return ConnectError(endpoint, f"{words_of(error)}: {certificate_hint(error)}")
+        return ConnectError(endpoint, f"{certificate_hint(error)}: {words_of(_innermost(error))}")
     if isinstance(error, UNSENT):
         return ConnectError(endpoint, unconnected(endpoint, error), ours=is_ours(error))
     if isinstance(error, asyncio.TimeoutError):
@@ -110,17 +112,24 @@ def unconnected(endpoint: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"this side does not trust the server: {_distrust(error.certificate_error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return f"no such name: {error.host} ({words_of(error.os_error)}){_port_that_was_tried(endpoint)}"
+        return f"no such name: {error.host} ({_reason(error.os_error)}){_port_that_was_tried(endpoint)}"
     if isinstance(error, aiohttp.ClientConnectorSSLError):
-        return f"no TLS with {error.host}:{error.port}: {words_of(error.os_error)}"
+        return f"no TLS with {error.host}:{error.port}: {_reason(error.os_error)}"
     if isinstance(error, aiohttp.client_exceptions.UnixClientConnectorError):
-        return f"can't connect to {error.path}: {words_of(error.os_error)}"
+        return f"can't connect to {error.path}: {_reason(error.os_error)}"
     if isinstance(error, aiohttp.ClientProxyConnectionError):
-        return f"can't connect to the proxy {error.host}:{error.port}: {words_of(error.os_error)}"
+        return f"can't connect to the proxy {error.host}:{error.port}: {_reason(error.os_error)}"
     if isinstance(error, aiohttp.ClientConnectorError):
         where = f"{error.host}:{error.port}"
-        return f"can't connect to {where}: {words_of(error.os_error)}{_port_that_was_tried(endpoint)}"
+        return f"can't connect to {where}: {_reason(error.os_error)}{_port_that_was_tried(endpoint)}"
     return words_of(error)
+
+
+def _reason(error: OSError) -> str:
+    """What the system says, without numbers and tuples."""
+    if isinstance(error, (socket.gaierror, ssl_module.SSLError)) or not error.errno:
+        return error.strerror or words_of(error)
+    return os.strerror(error.errno)
 
 
 def _distrust(error: Exception) -> str:
@@ -169,6 +178,13 @@ def certificate_hint(error: BaseException) -> str:
     """What a refused certificate most likely means."""
     hint = "the server wants a client certificate, or refuses ours"
     return f"{hint}, or has no cipher in common with us" if "HANDSHAKE_FAILURE" in words_of(error) else hint
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What an error was raised from, at the last."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def words_of(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError
+from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError, UnauthorizedError
 from ..models import HTTPResult
 from .endpoints import EndpointPool, Pass
 from .exchange import Answer, Exchanger, OpenStream
@@ -166,6 +166,9 @@ class Failover:
             trusted = endpoint in self._pool
             result = await self._transport.exchange(endpoint, request, trusted=trusted, address=address)
             return decode(result, request)
+        except UnauthorizedError as error:
+            self._tell_who(error)
+            raise
         except InvalidResponseError as error:
             raise error.as_outcome(str(request), [error.as_failure()]) from None
         except EndpointError as error:
@@ -203,6 +206,7 @@ class Failover:
                     answer.close()
                     raise
             except EtcdError as error:
+                self._tell_who(error)
                 outcome = outcome_of(error, request)
                 told = await self._explained(outcome, endpoint, request, error, told)
                 step = self._note(outcome, way, endpoint, request, failures, error)
@@ -214,6 +218,11 @@ class Failover:
                 self._note(Outcome.ANSWERED, way, endpoint, request, failures)
                 return value
         raise sum_up(request, failures, told)
+
+    def _tell_who(self, error: EtcdError) -> None:
+        """Have a refusal say as whom we have asked, which is nobody at another's endpoint."""
+        if isinstance(error, UnauthorizedError):
+            error.sent_as(self._transport.username if error.endpoint in self._pool else None)
 
     def _passed_over(self, endpoint: str, request: Request) -> Awaitable[EtcdError | None]:
         return self._guard.passes_over(endpoint, request, self._ask(endpoint, request))

@@ -208,6 +208,11 @@ class Transport:
         address = transport.get_extra_info("peername")
         return route.address(str(address[0])) if address else None
 
+    @property
+    def username(self) -> str | None:
+        """Who we are; `None` = nobody."""
+        return self._credentials.username
+
     def check_open(self) -> None:
         """Raise `ClientClosedError` once the client is closed."""
         if self.closed:

@@ -36,6 +36,7 @@ from ..errors import (
     EtcdError,
     HeaderTimeoutError,
     InvalidResponseError,
+    ServerError,
 )
 from .request import Replay, Request
 
@@ -123,6 +124,8 @@ def outcome_of(error: EtcdError, request: Request) -> Outcome:
         case HeaderTimeoutError() | ConnectionLostError():
             unsent = request.writes and not error.maybe_applied
             return Outcome.UNSENT if unsent else Outcome.UNANSWERED
+        case ServerError(status=413):
+            return Outcome.UNSENT
         case EndpointError():
             return Outcome.FAILED
         case NotServedError():

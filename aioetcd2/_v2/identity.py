@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from .._net.failover import Ask
+from .._net.failover import Ask, Decoder
 from .._net.reporter import Reporter
 from .._net.request import Request, build
 from ..errors import (
@@ -17,6 +17,7 @@ from ..errors import (
     ClusterMismatchError,
     ConnectionLostError,
     EtcdError,
+    InvalidResponseError,
     KeyNotFoundError,
     NotDirError,
     V2DisabledError,
@@ -31,7 +32,11 @@ WHOLE_HISTORY = (3, 1)
 """The first version whose recursive waits leave out nothing of the history."""
 
 _LEADER = build("GET", "/v2/members/leader")
+_VERSION = build("GET", "/version")
+_PEERS = build("GET", "/members")
 _NOTHING = build("GET", f"{requests.PREFIX}/_nothing")
+
+T = TypeVar("T")
 
 Call = Callable[[Request], Awaitable[Response]]
 
@@ -196,9 +201,19 @@ class Identity:
 
     async def explain(self, endpoint: str, ask: Ask) -> EtcdError | None:
         """The error for a path of v2 that was not found, if it is an etcd that says so."""
+        version = await self._answer(ask, _VERSION, responses.version)
+        if version is None:
+            return None
+        if await self._answer(ask, _PEERS, responses.peers):
+            words = "it is the peer port of an etcd, for its members alone; clients have another, mostly 2379"
+            return InvalidResponseError(endpoint, words, status=404)
+        return V2DisabledError(endpoint, version.server)
+
+    @staticmethod
+    async def _answer(ask: Ask, question: Request, decode: Decoder[T]) -> T | None:
+        """What an endpoint says; `None` = nothing that can be read."""
         try:
-            result = await ask(build("GET", "/version"))
-            return V2DisabledError(endpoint, responses.version(result, "GET /version").server)
+            return decode(await ask(question), question)
         except ClientClosedError:
             raise
         except EtcdError:

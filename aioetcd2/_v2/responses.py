@@ -12,6 +12,7 @@ from msgspec.structs import force_setattr
 from multidict import istr
 
 from .._net.exchange import OpenStream
+from .._net.foreign import foreign
 from .._net.secrets import text_for, words_for
 from .._net.verdict import NotServedError
 from ..errors import (
@@ -53,6 +54,17 @@ PAGE_NOT_FOUND = b"404 page not found"
 
 WORDS = 4096
 """How many bytes of an answer that is no JSON go into an error."""
+
+_HINTS: dict[tuple[int, str], str] = {
+    (
+        ErrorCode.NOT_FILE,
+        "DELETE",
+    ): "it is a directory: recursive=True deletes it with all below it, dir=True an empty one",
+    (ErrorCode.NOT_FILE, "PUT"): "it is a directory, which has no value",
+    (ErrorCode.DIR_NOT_EMPTY, "DELETE"): "recursive=True deletes it with all below it",
+    (ErrorCode.NOT_DIR, "PUT"): "it is a key with a value, and nothing can be below it",
+}
+"""What to do, or what is there, by errorCode and method."""
 
 _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 """How the causes of errorCode 300 begin when the member failed; any other cause is an answer about the request."""
@@ -260,6 +272,11 @@ def leader(result: HTTPResult, request: object) -> Health | None:
     return Health(False, "no leader") if result.status == 503 else None
 
 
+def peers(result: HTTPResult, request: object) -> bool:
+    """Whether it is the answer of `/members`, which only a peer port gives."""
+    return result.status == 200 and result.body.lstrip().startswith(b"[")
+
+
 def decode(decoder: Any, result: HTTPResult) -> Any:
     """Decode a JSON body.
 
@@ -293,7 +310,7 @@ def failure(result: HTTPResult, request: object) -> EtcdError:
     if body is None:
         if result.status in (401, 403):
             return api_error(UnauthorizedError, result, request, text_for(request, _text(result)))
-        return invalid(result, "not an answer of etcd")
+        return foreign(result) or invalid(result, "not an answer of etcd")
     if body.error_code:
         return _coded(body, result, request)
     return api_error(UnauthorizedError if result.status in (401, 403) else APIError, result, request, body.message)
@@ -330,6 +347,7 @@ def _coded(body: _ErrorBody, result: HTTPResult, request: object) -> APIError:
         result.status,
         endpoint=result.endpoint,
         request=str(request),
+        hint=_HINTS.get((body.error_code, str(request).partition(" ")[0]), ""),
     )
 
 
