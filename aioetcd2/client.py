@@ -241,7 +241,7 @@ class Client:
             raise DiscoveryError(f"no etcd found for {domain!r} within {seconds} s") from error
         client = cls(found, **options)
         client._pool.give(found, ranked=True)
-        client._failover.rediscovery = Rediscovery(discover, client._pool, seconds, client._reporter)
+        client._failover.rediscovery = Rediscovery(discover, client._failover.take, seconds, client._reporter)
         return client
 
     def __repr__(self) -> str:

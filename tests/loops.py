@@ -206,9 +206,9 @@ def failover(
     return loop, pool
 
 
-def finds_anew(loop: Failover, pool: EndpointPool, find: Find, clock: Clock | None = None) -> Rediscovery:
+def finds_anew(loop: Failover, find: Find, clock: Clock | None = None) -> Rediscovery:
     """Have a loop search for other endpoints when all have failed, for 5 s at the most."""
-    loop.rediscovery = Rediscovery(find, pool, 5.0, loop._reporter, clock or Clock())
+    loop.rediscovery = Rediscovery(find, loop.take, 5.0, loop._reporter, clock or Clock())
     return loop.rediscovery
 
 

@@ -24,7 +24,6 @@ from aioetcd2 import (
     InvalidEndpointError,
     InvalidResponseError,
     NoEndpointsError,
-    NoLeaderError,
     ServerError,
     V2DisabledError,
 )

@@ -559,7 +559,7 @@ async def test_endpoints_are_found_anew_when_all_have_failed() -> None:
 
     script = Script(a=unsent, b=timed_out, c=ok())
     loop, pool = failover(script, A, B, repeat_writes=True)
-    finds_anew(loop, pool, rediscover)
+    finds_anew(loop, rediscover)
     await call(loop, PUT)
     assert script.endpoints == [A, B, C]
     assert pool.order()[0] == C
@@ -573,7 +573,7 @@ async def test_finding_the_same_endpoints_changes_nothing(found: list[str]) -> N
 
     script = Script(a=unsent, b=unsent)
     loop, pool = failover(script, A, B)
-    finds_anew(loop, pool, rediscover)
+    finds_anew(loop, rediscover)
     with pytest.raises(ClusterError) as caught:
         await call(loop)
     assert len(caught.value.errors) == 2
@@ -585,7 +585,7 @@ async def test_finding_nothing_leaves_the_errors_of_the_endpoints(lines: Callabl
         raise DiscoveryError("no such domain")
 
     loop, pool = failover(Script(a=unsent), A)
-    finds_anew(loop, pool, rediscover)
+    finds_anew(loop, rediscover)
     with pytest.raises(ClusterError, match="connection refused"):
         await call(loop)
     assert pool.order() == (A,)
@@ -607,7 +607,7 @@ async def test_endpoints_found_anew_are_tried_in_their_order(lines: Callable[[],
     reporter = Reporter()
     pool = EndpointPool([A], shuffle=True, rng=Reversing())
     loop = Failover(pool, script, Identity(reporter), reporter)
-    finds_anew(loop, pool, rediscover)
+    finds_anew(loop, rediscover)
     await call(loop)
     assert script.endpoints == [A, B, C]
     assert f"every endpoint has failed; found {B}, {C}, {D}" in lines()
@@ -621,7 +621,7 @@ async def test_endpoints_found_when_they_are_no_longer_wanted_are_not_used() -> 
 
     script = Script(a=unsent, b=ok())
     loop, pool = failover(script, A)
-    finds_anew(loop, pool, rediscover)
+    finds_anew(loop, rediscover)
     with pytest.raises(ClusterError):
         await call(loop)
     assert script.endpoints == [A]
@@ -634,8 +634,8 @@ async def test_client_that_is_closed_while_it_finds_endpoints_is_closed() -> Non
         return []
 
     script = Script(a=unsent)
-    loop, pool = failover(script, A)
-    finds_anew(loop, pool, rediscover)
+    loop, _ = failover(script, A)
+    finds_anew(loop, rediscover)
     with pytest.raises(ClientClosedError):
         await call(loop)
 
@@ -645,8 +645,8 @@ async def test_one_shot_that_was_sent_finds_nothing_anew() -> None:
         raise AssertionError("not wanted")
 
     script = Script(a=lost)
-    loop, pool = failover(script, A)
-    finds_anew(loop, pool, rediscover)
+    loop, _ = failover(script, A)
+    finds_anew(loop, rediscover)
     with pytest.raises(ClusterError):
         await call(loop, CREATE)
     assert script.endpoints == [A]

@@ -9,10 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from aioetcd2 import Client, ClientClosedError, ClusterError, DiscoveryError
-from aioetcd2._net.endpoints import EndpointPool
 from aioetcd2._net.one_for_all import OneForAll
 from aioetcd2._net.rediscovery import APART, Rediscovery
-from aioetcd2._net.reporter import Reporter
 
 from .loops import A, B, C, Clock, Script, call, failover, finds_anew, ok, unsent
 from .misbehaver import Misbehaver, answer, key_event
@@ -50,15 +48,16 @@ class Hangs(Finder):
         return await super().__call__()
 
 
-def rediscovery(find: Callable[[], Awaitable[Iterable[str]]], pool: EndpointPool, clock: Clock) -> Rediscovery:
-    return Rediscovery(find, pool, 0.05, Reporter(), clock)
+def rediscovery(find: Callable[[], Awaitable[Iterable[str]]], clock: Clock) -> Rediscovery:
+    loop, _ = failover(Script(a=unsent), A)
+    return finds_anew(loop, find, clock)
 
 
 async def test_many_calls_that_fail_at_once_search_once() -> None:
     finder = Finder([A, B])
     script = Script(a=unsent, b=ok())
     loop, pool = failover(script, A)
-    finds_anew(loop, pool, finder)
+    finds_anew(loop, finder)
     await asyncio.gather(*(call(loop) for _ in range(50)))
     assert finder.asked == 1
     assert pool.pinned == B
@@ -66,7 +65,7 @@ async def test_many_calls_that_fail_at_once_search_once() -> None:
 
 async def test_at_most_one_search_a_second() -> None:
     clock, finder = Clock(), Finder([A])
-    search = rediscovery(finder, EndpointPool([A]), clock)
+    search = rediscovery(finder, clock)
     for _ in range(100):
         await search.search()
         clock.now += APART / 10
@@ -77,13 +76,13 @@ async def test_one_search_for_each_call_though_it_finds_ever_new_ones() -> None:
     finder = Finder([B], [C], ["http://d:2379"])
     clock = Clock()
     script = Script(a=unsent, b=unsent, c=unsent, d=unsent)
-    loop, pool = failover(script, A)
+    loop, _ = failover(script, A)
 
     async def find() -> Iterable[str]:
         clock.now += 10
         return await finder()
 
-    finds_anew(loop, pool, find, clock)
+    finds_anew(loop, find, clock)
     with pytest.raises(ClusterError) as caught:
         await call(loop)
     assert [each.endpoint for each in caught.value.errors] == [A, B]
@@ -155,8 +154,8 @@ async def test_whatever_it_raises_or_returns_the_call_says_what_failed(found: ob
 
 async def test_failed_searches_are_told_once_until_one_succeeds(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "aioetcd2")
-    clock, pool = Clock(), EndpointPool([A])
-    search = rediscovery(Finder(OSError("x"), OSError("x"), [B], OSError("y")), pool, clock)
+    clock = Clock()
+    search = rediscovery(Finder(OSError("x"), OSError("x"), [B], OSError("y")), clock)
     for _ in range(5):
         await search.search()
         clock.now += APART

@@ -115,6 +115,12 @@ class Failover:
             others += [(endpoint, other) for other in self._transport.other_addresses(endpoint, address)]
         return others
 
+    def take(self, found: list[str]) -> None:
+        """Use endpoints that were found anew, the best first, if one of them is new."""
+        if any(each not in self._pool for each in found):
+            self._reporter.discovered(found)
+            self._pool.give(found, ranked=True)
+
     def suspect(self, endpoint: str, address: str | None = None) -> None:
         """Begin elsewhere for a while: this endpoint, or this address of its name, did not answer a probe."""
         self._pool.failed(endpoint)

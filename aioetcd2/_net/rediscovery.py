@@ -10,7 +10,6 @@ from contextlib import suppress
 from async_timeout import timeout
 
 from ..errors import ClientClosedError
-from .endpoints import EndpointPool
 from .one_for_all import OneForAll
 from .reporter import Reporter
 
@@ -26,7 +25,7 @@ class Rediscovery:
 
     Args:
         find: Finds them, the best first.
-        pool: Gets what was found, if any of it is new.
+        take: Takes what was found.
         seconds: How long a search may take.
         reporter: Told what came of it.
         clock: Seconds, monotonic.
@@ -35,13 +34,13 @@ class Rediscovery:
     def __init__(
         self,
         find: Find,
-        pool: EndpointPool,
+        take: Callable[[list[str]], None],
         seconds: float,
         reporter: Reporter,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._find = find
-        self._pool = pool
+        self._take = take
         self._seconds = seconds
         self._reporter = reporter
         self._clock = clock
@@ -73,8 +72,7 @@ class Rediscovery:
         except Exception as error:  # whatever a caller's discoverer raises, the failures of the endpoints come first
             self._reporter.discovery_failed(error)
         else:
-            if not self.over and any(each not in self._pool for each in found):
-                self._reporter.discovered(found)
-                self._pool.give(found, ranked=True)
+            if not self.over:
+                self._take(found)
         finally:
             self._ended_at = self._clock()
