@@ -50,6 +50,7 @@ from .errors import (
     NodeExistsError,
     NoEndpointsError,
     NoLeaderError,
+    NoNodeError,
     NotDirError,
     NotFileError,
     PrevValueRequiredError,
@@ -72,6 +73,7 @@ from .members import (
     MembersAPI,
 )
 from .models import (
+    Action,
     Counts,
     FollowerStats,
     Health,
@@ -98,6 +100,7 @@ from .watch import (
 
 __all__ = [
     "APIError",
+    "Action",
     "AuthAPI",
     "AuthError",
     "Client",
@@ -139,6 +142,7 @@ __all__ = [
     "MembersAPI",
     "NoEndpointsError",
     "NoLeaderError",
+    "NoNodeError",
     "Node",
     "NodeExistsError",
     "NotDirError",

@@ -60,6 +60,7 @@ __all__ = [
     "MemberNotFoundError",
     "NoEndpointsError",
     "NoLeaderError",
+    "NoNodeError",
     "NodeExistsError",
     "NotDirError",
     "NotFileError",
@@ -160,6 +161,10 @@ class V2DisabledError(EtcdError):
             else "start etcd 3.4 or 3.5 with --enable-v2=true"
         )
         super().__init__(f"{endpoint}: etcd {server_version} does not serve the v2 API; {way_out}")
+
+
+class NoNodeError(EtcdError):
+    """A response has no node, or its key no value, where one was asked for by a property as `Response.value`."""
 
 
 class RedirectError(EtcdError):

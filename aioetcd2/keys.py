@@ -51,7 +51,7 @@ class KeysAPI:
 
     Example:
         >>> await client.keys.set("/config/port", "8080", ttl=60)
-        >>> (await client.keys.get("/config/port")).node.value
+        >>> (await client.keys.get("/config/port")).value
         '8080'
     """
 

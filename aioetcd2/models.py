@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from .errors import ErrorCode, NoNodeError, NotFileError
+
 __all__ = [
+    "Action",
     "Counts",
     "FollowerStats",
     "HTTPResult",
@@ -100,8 +103,15 @@ class Node(Struct, frozen=True, gc=False, rename="camel"):
                 yield node
 
 
+Action = Literal["get", "set", "create", "update", "delete", "expire", "compareAndSwap", "compareAndDelete", "resync"]
+"""What a response tells of: as the server says, or `resync`, which a watcher makes where events are lost."""
+
+
 class Response(Struct, frozen=True, gc=False):
     """The answer of a keys call, or one event of a watch.
+
+    `key`, `value` and the other properties read its node, which is there in all but few answers: where it is not, they
+    raise, and say what there is instead.
 
     Attributes:
         action: `get`, `set`, `create`, `update`, `delete`, `expire`, `compareAndSwap` or `compareAndDelete`, as the
@@ -114,13 +124,95 @@ class Response(Struct, frozen=True, gc=False):
         cluster_id: `X-Etcd-Cluster-Id`, hexadecimal.
     """
 
-    action: str
+    action: Action
     node: Node | None = None
     prev_node: Node | None = None
     index: int = 0
     raft_index: int = 0
     raft_term: int = 0
     cluster_id: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key.
+
+        Raises:
+            NoNodeError: There is no node.
+        """
+        return self._there().key
+
+    @property
+    def value(self) -> str:
+        """The value of the key.
+
+        Raises:
+            NoNodeError: There is no node, or the key was deleted.
+            NotFileError: It is a directory.
+        """
+        node = self._there()
+        if node.value is not None and not node.dir:
+            return node.value
+        if node.dir and not self.deleted:
+            hint = "it is a directory, whose keys are in .nodes and .leaves()"
+            raise NotFileError(ErrorCode.NOT_FILE, "Not a file", node.key, hint=hint)
+        before = "" if self.prev_value is None else ", and what it was is .prev_value"
+        raise NoNodeError(f"{self.action} of {node.key} leaves no value{before}")
+
+    @property
+    def modified_index(self) -> int:
+        """The index of the key's last change.
+
+        Raises:
+            NoNodeError: There is no node.
+        """
+        return self._there().modified_index
+
+    @property
+    def created_index(self) -> int:
+        """The index at which the key was created.
+
+        Raises:
+            NoNodeError: There is no node.
+        """
+        return self._there().created_index
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """What a listed directory holds; nothing for a key.
+
+        Raises:
+            NoNodeError: There is no node.
+        """
+        return self._there().nodes
+
+    def leaves(self) -> Iterator[Node]:
+        """Every key below, depth first, in the order of the listing.
+
+        Raises:
+            NoNodeError: There is no node.
+        """
+        return self._there().leaves()
+
+    @property
+    def prev_value(self) -> str | None:
+        """The value before the action; `None` where there was none, or the server names none."""
+        return None if self.prev_node is None else self.prev_node.value
+
+    @property
+    def deleted(self) -> bool:
+        """Whether the key is gone by this: `delete`, `expire` or `compareAndDelete`."""
+        return self.action in _DELETIONS
+
+    def _there(self) -> Node:
+        if self.node is not None:
+            return self.node
+        if self.action == "resync":
+            raise NoNodeError("this resync found nothing: what was watched is not there")
+        raise NoNodeError(f"this {self.action} has no node: the server was asked for none (no_value_on_success)")
+
+
+_DELETIONS: tuple[Action, ...] = ("delete", "expire", "compareAndDelete")
+"""The actions after which a key is gone."""
 
 
 class Version(Struct, frozen=True):

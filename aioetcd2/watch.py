@@ -36,7 +36,7 @@ class Watcher:
 
     Example:
         >>> async for event in client.keys.watch("/services", recursive=True):
-        ...     print(event.action, event.node.key, event.node.value)
+        ...     print(event.action, event.key, event.prev_value)
     """
 
     __slots__ = ("__weakref__", "_driver", "_entered", "_machine", "_waiting")

@@ -21,11 +21,9 @@ async def increment(client: Client) -> int:
     tries = 0
     while True:
         tries += 1
-        node = (await client.keys.get(COUNTER)).node
-        assert node is not None
-        assert node.value is not None
+        now = await client.keys.get(COUNTER)
         try:
-            await client.keys.set(COUNTER, str(int(node.value) + 1), prev_index=node.modified_index)
+            await client.keys.set(COUNTER, str(int(now.value) + 1), prev_index=now.modified_index)
         except CompareFailedError:  # another task was faster: look again, a little later
             await asyncio.sleep(random.uniform(0.0, 0.02))
         else:
@@ -40,9 +38,8 @@ async def main() -> None:
     async with EtcdServer() as server, Client(server.endpoints) as client:
         await client.keys.create(COUNTER, "0")
         tries = await asyncio.gather(*(count(client) for _ in range(TASKS)))
-        node = (await client.keys.get(COUNTER)).node
-        assert node is not None
-        print(f"{TASKS} tasks raised the counter {EACH} times each: it is {node.value}")
+        end = await client.keys.get(COUNTER)
+        print(f"{TASKS} tasks raised the counter {EACH} times each: it is {end.value}")
         print(f"{sum(tries)} tries, {sum(tries) - TASKS * EACH} of them refused because another task was faster")
 
 

@@ -17,20 +17,17 @@ from aioetcd2.testing import EtcdServer
 
 async def set_and_get(client: Client) -> None:
     response = await client.keys.set("/foo", "bar")
-    node = response.node
-    assert node is not None
     print("Set /foo to bar")
     print(f"  action          {response.action}")
-    print(f"  key             {node.key}")
-    print(f"  value           {node.value}")
-    print(f"  created index   {node.created_index}")
-    print(f"  modified index  {node.modified_index}")
+    print(f"  key             {response.key}")
+    print(f"  value           {response.value}")
+    print(f"  created index   {response.created_index}")
+    print(f"  modified index  {response.modified_index}")
     print(f"  etcd index      {response.index}, raft index {response.raft_index}, raft term {response.raft_term}")
     print(f"  cluster         {response.cluster_id}")
 
     response = await client.keys.get("/foo")
-    assert response.node is not None
-    print(f"\nGet /foo\n  {response.node.value}")
+    print(f"\nGet /foo\n  {response.value}")
 
 
 async def compare_and_set(client: Client) -> None:
@@ -49,9 +46,7 @@ async def write_services(client: Client) -> None:
 
 
 def describe(event: Response) -> str:
-    node = event.node
-    assert node is not None
-    return f"{event.action:<8}{node.key}" + (f" = {node.value}" if node.value is not None else "")
+    return f"{event.action:<8}{event.key}" + ("" if event.deleted else f" = {event.value}")
 
 
 async def watch(client: Client) -> None:

@@ -43,10 +43,9 @@ async def main() -> None:
             await first.kill()
             names.records["example.com"] = [member.endpoint for member in others]
 
-            node = (await client.keys.get("/where")).node
-            assert node is not None
+            where = await client.keys.get("/where")
             print(f"  found {', '.join(client.endpoints)}")
-            print(f"  /where is still {node.value!r}")
+            print(f"  /where is still {where.value!r}")
 
 
 if __name__ == "__main__":

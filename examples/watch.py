@@ -18,15 +18,14 @@ def table_of(node: Node | None) -> dict[str, str]:
 
 
 def apply(event: Response, table: dict[str, str]) -> None:
-    node = event.node
     if event.action == "resync":  # some events were lost to us: this is how things stand now
         table.clear()
-        table.update(table_of(node))
-    elif node is not None and event.action in ("delete", "expire", "compareAndDelete"):
-        for key in [key for key in table if f"{key}/".startswith(f"{node.key}/")]:  # a directory goes with all it holds
+        table.update(table_of(event.node))
+    elif event.deleted:
+        for key in [key for key in table if f"{key}/".startswith(f"{event.key}/")]:  # a directory and all in it
             del table[key]
-    elif node is not None and not node.dir:
-        table[node.key] = node.value or ""
+    elif event.node is not None and not event.node.dir:
+        table[event.key] = event.value
 
 
 async def run_services(client: Client) -> None:

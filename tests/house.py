@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("errors", "models", "events"),
+    ("errors",),
+    ("models", "events"),
     ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses", "_net.turns"),
     ("_net.secrets", "_net.curl", "_net.credentials", "_net.verdict", "_net.exchange", "_net.foreign"),
     ("_net.reporter", "_net.causes", "_net.raw", "_net.one_for_all", "_net.options"),

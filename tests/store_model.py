@@ -14,6 +14,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from aioetcd2 import (
+    Action,
     APIError,
     CompareFailedError,
     DirNotEmptyError,
@@ -219,7 +220,7 @@ class StoreModel:
         """The TTL of a key is over."""
         return self._remove(self.find(clean(key)), "expire")
 
-    def _put(self, path: str, value: str | None, ttl: TTL, action: str) -> Response:
+    def _put(self, path: str, value: str | None, ttl: TTL, action: Action) -> Response:
         """Write anew, in place of a file if it is a set, and make the directories above."""
         if action == "set" and (hindrance := self._hindrance(path)) is not None:
             raise hindrance
@@ -257,7 +258,7 @@ class StoreModel:
         after = replace(entry.show(self.now), modified_index=self.index)  # so says the answer; the store forgets it
         return self._happened("update", after, before, silent=value is None)
 
-    def _change(self, entry: Entry, value: str | None, ttl: TTL, action: str) -> Response:
+    def _change(self, entry: Entry, value: str | None, ttl: TTL, action: Action) -> Response:
         before = entry.show(self.now)
         if value is not None:
             entry.value = value
@@ -265,7 +266,7 @@ class StoreModel:
         entry.expiration = self._expiration(ttl)
         return self._happened(action, entry.show(self.now), before, silent=value is None)
 
-    def _remove(self, entry: Entry, action: str) -> Response:
+    def _remove(self, entry: Entry, action: Action) -> Response:
         del self.find(parent_of(entry.path)).children[entry.path.rpartition("/")[2]]
         node = Node(entry.path, None, entry.dir, (), entry.created, self.index)
         before = entry.show(self.now)
@@ -275,7 +276,7 @@ class StoreModel:
 
     def _happened(
         self,
-        action: str,
+        action: Action,
         node: Node,
         before: Entry | Node | None,
         *,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import pickle
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from msgspec import Struct
 
 from aioetcd2 import (
+    Action,
     Counts,
     FollowerStats,
     Health,
@@ -20,6 +21,8 @@ from aioetcd2 import (
     LeaderStats,
     Member,
     Node,
+    NoNodeError,
+    NotFileError,
     Permission,
     Response,
     Role,
@@ -75,7 +78,7 @@ def name_of(model: Struct) -> str:
 
 def test_every_model_is_sampled() -> None:
     public = {getattr(models, name) for name in models.__all__}
-    assert {type(model) for model in ALL} | {Permission} == public
+    assert {type(model) for model in ALL} | {Permission, Action} == public
 
 
 @pytest.mark.parametrize(
@@ -174,3 +177,62 @@ def test_result_is_its_own_head_and_closes_nothing() -> None:
 def test_permissions(permission: str, value: Any) -> None:
     assert Permission[permission] is Permission(value)
     assert len(Permission) == 3
+
+
+# --- shortcuts of a response ------------------------------------------------------------------------------------------
+
+A_KEY = Node("/a", "v", created_index=3, modified_index=7)
+A_DIRECTORY = Node("/d", dir=True, nodes=(Node("/d/a", "1"), Node("/d/b", dir=True, nodes=(Node("/d/b/c", "2"),))))
+
+
+def test_shortcuts_read_the_node() -> None:
+    response = Response("set", A_KEY, Node("/a", "u"))
+    assert (response.key, response.value, response.prev_value) == ("/a", "v", "u")
+    assert (response.created_index, response.modified_index) == (3, 7)
+    assert response.nodes == ()
+    assert list(response.leaves()) == []
+    assert not response.deleted
+
+
+def test_shortcuts_of_a_directory() -> None:
+    response = Response("get", A_DIRECTORY)
+    assert response.key == "/d"
+    assert [node.key for node in response.nodes] == ["/d/a", "/d/b"]
+    assert [node.key for node in response.leaves()] == ["/d/a", "/d/b/c"]
+    assert response.prev_value is None
+    with pytest.raises(NotFileError) as caught:
+        _ = response.value
+    assert str(caught.value) == "102 Not a file (/d); it is a directory, whose keys are in .nodes and .leaves()"
+    assert (caught.value.code, caught.value.cause) == (102, "/d")
+
+
+@pytest.mark.parametrize("action", ["delete", "expire", "compareAndDelete"])
+def test_shortcuts_of_what_is_gone(action: Action) -> None:
+    response = Response(action, Node("/a", modified_index=9), Node("/a", "v"))
+    assert response.deleted
+    assert (response.key, response.modified_index, response.prev_value) == ("/a", 9, "v")
+    with pytest.raises(NoNodeError, match=rf"^{action} of /a leaves no value, and what it was is \.prev_value$"):
+        _ = response.value
+    directory = Response(action, Node("/d", dir=True), A_DIRECTORY)
+    with pytest.raises(NoNodeError, match=rf"^{action} of /d leaves no value$"):
+        _ = directory.value
+
+
+@pytest.mark.parametrize("name", ["key", "value", "created_index", "modified_index", "nodes", "leaves"])
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ("set", r"this set has no node: the server was asked for none \(no_value_on_success\)"),
+        ("resync", "this resync found nothing: what was watched is not there"),
+    ],
+)
+def test_shortcuts_of_a_response_without_a_node(name: str, action: Action, words: str) -> None:
+    response = Response(action)
+    with pytest.raises(NoNodeError, match=f"^{words}$"):
+        _ = response.leaves() if name == "leaves" else getattr(response, name)
+    assert response.prev_value is None
+
+
+@pytest.mark.parametrize("action", get_args(Action))
+def test_only_what_takes_a_key_away_deletes(action: Action) -> None:
+    assert Response(action).deleted is (action in ("delete", "expire", "compareAndDelete"))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioetcd2 import APIError, Node, Response
+from aioetcd2 import Action, APIError, Node, Response
 from aioetcd2._v2.census import Census, Subtree
 from aioetcd2._v2.position import Position
 
@@ -31,7 +31,7 @@ def directory(key: str, index: int, *nodes: Node) -> Node:
     return Node(key, None, True, nodes, index, index)
 
 
-def event(key: str, index: int, action: str = "set", prev_node: Node | None = None) -> Response:
+def event(key: str, index: int, action: Action = "set", prev_node: Node | None = None) -> Response:
     return Response(action, file(key, index), prev_node, index=1)
 
 
@@ -221,7 +221,7 @@ def test_what_follows_a_resync_waits_behind_it() -> None:
         ("/", True, "set", "/a/b", True),
     ],
 )
-def test_an_event_concerns_a_watch(key: str, recursive: bool, action: str, where: str, concerned: bool) -> None:
+def test_an_event_concerns_a_watch(key: str, recursive: bool, action: Action, where: str, concerned: bool) -> None:
     position = Position(key, recursive, 3)
     assert position.take(event(where, 7, action))
     assert heard(position) == [where] * concerned

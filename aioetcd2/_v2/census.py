@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 from ..models import Node, Response
 
-DELETIONS = ("delete", "expire", "compareAndDelete")
-
 
 class _Tally(NamedTuple):
     nodes: int
@@ -112,7 +110,7 @@ class Census:
         node, before = event.node, event.prev_node
         if node is None or node.modified_index <= self.index:
             return True
-        gone = event.action in DELETIONS
+        gone = event.deleted
         path = _path(node)
         if not gone and before is not None and before.dir == node.dir:
             pass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .._net.request import MANY_SLASHES
 from ..errors import EtcdError, EventIndexClearedError
-from ..models import Response
-from .census import DELETIONS, Census, Subtree
+from ..models import _DELETIONS, Response
+from .census import Census, Subtree
 from .stream import index_of
 
 
@@ -136,4 +136,4 @@ class Position:
         """Whether an event is one of this watch; what the server hands out from its history is not always."""
         if key.startswith(self._below):
             return self._recursive and "/_" not in key[len(self.key) :]
-        return key == self.key or (action in DELETIONS and self.key.startswith(f"{key.rstrip('/')}/"))
+        return key == self.key or (action in _DELETIONS and self.key.startswith(f"{key.rstrip('/')}/"))

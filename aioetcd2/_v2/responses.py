@@ -42,7 +42,7 @@ from ..errors import (
     UnauthorizedError,
     WatcherClearedError,
 )
-from ..models import MAX_INDEX, Health, HTTPResult, Index, Node, Response, Version
+from ..models import MAX_INDEX, Action, Health, HTTPResult, Index, Node, Response, Version
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -79,7 +79,7 @@ _MALFORMED = (msgspec.DecodeError, ValueError, OverflowError, RecursionError)
 
 
 class _KeysBody(Struct, gc=False, rename="camel"):
-    action: str
+    action: Action
     node: Node | None = None
     prev_node: Node | None = None
 
@@ -171,7 +171,7 @@ def _deep_keys(body: bytes) -> _KeysBody:
     from . import deep
 
     whole = deep.decode(body)
-    found = _KeysBody("", whole.pop("node", None), whole.pop("prevNode", None))
+    found = _KeysBody("get", whole.pop("node", None), whole.pop("prevNode", None))
     if not all(part is None or isinstance(part, Node) for part in (found.node, found.prev_node)):
         raise msgspec.ValidationError("Expected `object` for a node")
     found.action = msgspec.convert(whole, _KeysBody).action

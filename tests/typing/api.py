@@ -12,6 +12,7 @@ from typing_extensions import assert_type
 
 import aioetcd2
 from aioetcd2 import (
+    Action,
     APIError,
     AuthAPI,
     Client,
@@ -179,7 +180,16 @@ async def keys(client: Client) -> None:
 
 
 def values(response: Response) -> None:
-    assert_type(response.action, str)
+    assert_type(response.action, Action)
+    assert_type(response.key, str)
+    assert_type(response.value, str)
+    assert_type(response.modified_index, int)
+    assert_type(response.created_index, int)
+    assert_type(response.nodes, tuple[Node, ...])
+    assert_type(response.leaves(), Iterator[Node])
+    assert_type(response.prev_value, str | None)
+    assert_type(response.deleted, bool)
+    print(response.action == "dlete")  # type: ignore[comparison-overlap]
     assert_type(response.node, Node | None)
     assert_type(response.prev_node, Node | None)
     assert_type(response.index, int)
