@@ -10,10 +10,13 @@ import ssl
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import trustme
-
 from aioetcd2 import Client, ClusterError
 from aioetcd2.testing import EtcdServer, EtcdTLS
+
+try:
+    import trustme
+except ModuleNotFoundError:
+    raise SystemExit("this example makes its certificates with trustme:  pip install trustme") from None
 
 
 def files(authority: trustme.CA, folder: Path) -> tuple[Path, Path, Path]:
