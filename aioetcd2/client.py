@@ -48,6 +48,7 @@ from .errors import (
     InvalidResponseError,
     NoEndpointsError,
 )
+from .events import Counters, Event
 from .keys import KeysAPI
 from .members import MembersAPI
 from .models import Health, HTTPResult, Version
@@ -97,6 +98,7 @@ class ClientOptions(TypedDict, total=False):
     trust_env: bool
     trace_configs: Iterable[TraceConfig]
     max_connections: int | None
+    on_event: Callable[[Event], None] | None
 
 
 class Client:
@@ -132,6 +134,9 @@ class Client:
             are not counted. `None` = 256, or with credentials 16: for each request etcd hashes the password, which
             costs 70 ms of its CPU. With credentials they become half as many when calls time out, and more again
             while answers come quickly.
+        on_event: Called with each event of this client, as `aioetcd2.events` names them, from the event loop's thread
+            and in their order. It must not block, and may call what is no coroutine; what it raises is logged once,
+            and harms nothing.
 
     Raises:
         InvalidEndpointError: An endpoint is none.
@@ -162,17 +167,19 @@ class Client:
         trust_env: bool = False,
         trace_configs: Iterable[TraceConfig] = (),
         max_connections: int | None = None,
+        on_event: Callable[[Event], None] | None = None,
     ) -> None:
         check_lengths(header_timeout=header_timeout, auto_sync=auto_sync)
         check_seconds("probe_interval", probe_interval)
         check_switches(quorum=quorum, repeat_writes=repeat_writes, trust_env=trust_env)
         check_callable("check_redirect", check_redirect, "the number of redirects")
+        check_callable("on_event", on_event, "each event")
         check_number("max_connections", max_connections)
         check_context(ssl)
         check_connector(connector)
         self._selection = EndpointSelection(selection)
         self._pool = EndpointPool(parse_endpoints(endpoints), shuffle=self._selection is EndpointSelection.RANDOM)
-        self._reporter = Reporter()
+        self._reporter = Reporter(on_event)
         self._transport = Transport(
             header_timeout=header_timeout,
             keepalive=probe_interval,
@@ -203,6 +210,7 @@ class Client:
         if auto_sync is not None:
             self._failover.on_use = self._start_syncing
         self._pool.on_change = self._forget_others
+        self._pool.on_pin = self._reporter.pinned
         self._quorum = quorum
         self.keys = KeysAPI(self)
         self.members = MembersAPI(self)
@@ -279,6 +287,22 @@ class Client:
         """
         return self._pool.order()
 
+    @property
+    def counters(self) -> Counters:
+        """What this client has done so far: a snapshot."""
+        tally = self._reporter.tally
+        return Counters(
+            calls=tally.calls,
+            retries=tally.retries,
+            failovers=tally.failovers,
+            bytes_sent=tally.bytes_sent,
+            bytes_received=tally.bytes_received,
+            events=tally.events,
+            resyncs=tally.resyncs,
+            watches_open=self._watches.liveness.watching,
+            connections_open=self._transport.connections,
+        )
+
     def set_endpoints(self, endpoints: str | Iterable[str]) -> None:
         """Use other endpoints from now on, of another cluster perhaps: what was seen of the old one is forgotten.
 
@@ -291,7 +315,10 @@ class Client:
             ClientClosedError: The client is closed.
         """
         self._transport.check_open()
-        self._pool.give(parse_endpoints(endpoints))
+        found = parse_endpoints(endpoints)
+        self._reporter.cluster_forgotten(self._identity.cluster)
+        self._reporter.endpoints_changed(found)
+        self._pool.give(found)
         if self._failover.rediscovery is not None:
             self._failover.rediscovery.end()
         self._moves += 1
@@ -309,6 +336,7 @@ class Client:
             ClientClosedError: The client is closed.
         """
         self._transport.check_open()
+        self._reporter.cluster_forgotten(self._identity.cluster)
         self._identity.forget()
         self._watches.begin_anew()
 

@@ -86,7 +86,7 @@ class Watcher:
 
     async def __anext__(self) -> Response:
         if self._machine.position.has_event:
-            return self._machine.position.pop()
+            return self._taken()
         try:
             return await self.next()
         except ClientClosedError:
@@ -114,7 +114,12 @@ class Watcher:
                 await self._driver.advance()
         finally:
             self._waiting = False
-        return self._machine.position.pop()
+        return self._taken()
+
+    def _taken(self) -> Response:
+        event = self._machine.position.pop()
+        self._driver.tally.events += 1
+        return event
 
     async def aclose(self) -> None:
         """Stop watching, and free the connection at once. Idempotent."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("models", "events"),
-    ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses", "_net.turns"),
+    ("_net.request", "_net.endpoints", "_net.deadlines", "_net.addresses", "_net.turns", "_net.tally"),
     ("_net.secrets", "_net.curl", "_net.credentials", "_net.verdict", "_net.exchange", "_net.foreign"),
     ("_net.reporter", "_net.causes", "_net.raw", "_net.one_for_all", "_net.options"),
     ("_net.rediscovery", "_net.redirects", "_net.places", "_net.sending", "_net.stream"),

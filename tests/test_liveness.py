@@ -17,10 +17,12 @@ from aioetcd2 import (
     ClusterError,
     ConnectError,
     ConnectionLostError,
+    EndpointError,
     HeaderTimeoutError,
     Health,
     HTTPResult,
     InvalidResponseError,
+    NoLeaderError,
     UnauthorizedError,
 )
 from aioetcd2._net.failover import Decoder, Failover
@@ -71,6 +73,9 @@ class Members:
             raise said
         assert said is not None
         return said
+
+    def elsewhere(self, endpoint: str, address: str | None) -> list[tuple[str, str | None]]:
+        return [(other, None) for other in self.endpoints if other != endpoint]
 
     def suspect(self, endpoint: str, address: str | None = None) -> None:
         self.suspected.append((endpoint, address))
@@ -246,7 +251,7 @@ async def test_who_comes_and_goes_puts_off_no_probe(alive: Liveness, members: Me
         (Health(True), None),
         (Health(False), "it is not healthy: no leader"),
         (Health(False, "RAFT NO LEADER"), "it is not healthy: RAFT NO LEADER"),
-        (unreachable(), "http://one:1: refused"),
+        (unreachable(), "refused"),
         (unreachable(ours=True), None),
         (None, "no answer to a probe within 0.1 s"),
         (ClientClosedError("the client is closed"), "the client is closed"),
@@ -395,7 +400,9 @@ async def test_a_probe_has_its_time(seconds: float, members: Members) -> None:
     alive = Liveness(cast(Failover, members), members.probe, 10.0, 0.1, Reporter())
     members.says[ONE] = None
     start = asyncio.get_running_loop().time()
-    assert await alive.problem(ONE, seconds) == f"no answer to a probe within {seconds} s"
+    problem, _ = await alive._ask((ONE, None), seconds, thorough=False)
+    assert isinstance(problem, HeaderTimeoutError)
+    assert str(problem) == f"{ONE}: no answer to a probe within {seconds} s"
     assert seconds - 0.01 <= asyncio.get_running_loop().time() - start < seconds + 0.3
 
 
@@ -403,18 +410,19 @@ async def test_a_probe_has_its_time(seconds: float, members: Members) -> None:
     ("says", "problem"),
     [
         (Health(True), None),
-        (Health(False), "it is not healthy: no leader"),
-        (unreachable(), "http://one:1: refused"),
+        (Health(False), NoLeaderError(ONE, "it is not healthy: no leader")),
+        (Health(False, "ETCDSERVER: no quorum"), NoLeaderError(ONE, "it is not healthy: ETCDSERVER: no quorum")),
+        (unreachable(), ConnectError(ONE, "refused")),
         (unreachable(ours=True), None),
         (APIError(0, "what?"), None),
     ],
 )
-async def test_the_problem_of_an_endpoint(
-    says: Health | Exception, problem: str | None, alive: Liveness, members: Members
+async def test_why_an_endpoint_is_left(
+    says: Health | Exception, problem: EndpointError | None, alive: Liveness, members: Members
 ) -> None:
     members.says[ONE] = says
-    assert await alive.problem(ONE, 1.0) == problem
-    assert members.probed == [(ONE, None, False)]
+    found = await alive.why_leave((ONE, None), thorough=False)
+    assert (type(found), str(found)) == (type(problem), str(problem))
 
 
 # --- registering anew -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .house import House, at_run_time, undocumented
 FOLDER = Path(aioetcd2.__file__).parent
 HOUSE = House(FOLDER)
 PUBLIC = sorted(module.name for module in HOUSE.modules if module.is_public)
-NAMED_BY_USERS = ("recipes", "migrate", "testing", "pytest_plugin", "cli")
+NAMED_BY_USERS = ("events", "recipes", "migrate", "testing", "pytest_plugin", "cli")
 """Modules whose names are not importable from the package itself."""
 
 

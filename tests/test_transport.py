@@ -48,6 +48,7 @@ from aioetcd2._net.credentials import BasicCredentials
 from aioetcd2._net.reporter import Reporter
 from aioetcd2._net.request import build
 from aioetcd2._net.stream import Stream
+from aioetcd2._net.tally import Tally
 from aioetcd2._v2 import responses as decode
 
 from .misbehaver import (
@@ -857,7 +858,7 @@ def transport_of(**options: Any) -> _transport.Transport:
 
 
 def stream_of(transport: _transport.Transport, response: Answering) -> Stream:
-    return Stream(transport.check_open, cast(aiohttp.ClientResponse, response), EMPTY)
+    return Stream(transport.check_open, cast(aiohttp.ClientResponse, response), EMPTY, None, Tally())
 
 
 async def test_stream_begins_with_what_has_come() -> None:

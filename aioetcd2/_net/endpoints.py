@@ -133,6 +133,7 @@ class EndpointPool:
     Attributes:
         generation: How often the set of endpoints has changed.
         on_change: Called when it has.
+        on_pin: Called with the endpoint that has got the pin, and whether that is because another one failed.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class EndpointPool:
         self._ranked = False
         self.generation = 0
         self.on_change: Callable[[], None] | None = None
+        self.on_pin: Callable[[str, bool], None] | None = None
         self.replace(self._given)
 
     def __contains__(self, endpoint: object) -> bool:
@@ -201,7 +203,7 @@ class EndpointPool:
         if endpoint == self.pinned:
             if following not in self._places:
                 following = min(self.ring()[1:], key=self.cools_at, default=endpoint)
-            self._pin = self._places[following]
+            self._move_pin(self._places[following], because_of_a_failure=True)
 
     def answered(self, endpoint: str) -> None:
         """The endpoint answered: it is healthy."""
@@ -216,7 +218,7 @@ class EndpointPool:
         if endpoint not in self._places and endpoint in self._given:
             self.replace(self._given)
         if endpoint in self._places:
-            self._pin = self._places[endpoint]
+            self._move_pin(self._places[endpoint])
 
     def give(self, endpoints: Iterable[str], *, ranked: bool = False) -> None:
         """Use other endpoints from now on, and fall back on these.
@@ -231,7 +233,7 @@ class EndpointPool:
         before = self._endpoints
         self.replace(self._given)
         if self._endpoints is not before or self._endpoints == self._given:
-            self._pin = 0
+            self._move_pin(0)
 
     def replace(self, endpoints: Iterable[str]) -> None:
         """Use other endpoints from now on; the pinned one stays pinned if it is among them."""
@@ -247,8 +249,19 @@ class EndpointPool:
         self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in self._places}
         self._pin = self._places.get(pinned, 0) if pinned is not None else 0
         self.generation += 1
+        if pinned not in (None, self.pinned):
+            self._tell_of_the_pin(because_of_a_failure=False)
         if self.on_change is not None:
             self.on_change()
+
+    def _move_pin(self, place: int, *, because_of_a_failure: bool = False) -> None:
+        if place != self._pin:
+            self._pin = place
+            self._tell_of_the_pin(because_of_a_failure=because_of_a_failure)
+
+    def _tell_of_the_pin(self, *, because_of_a_failure: bool) -> None:
+        if self.on_pin is not None:
+            self.on_pin(self.pinned, because_of_a_failure)
 
 
 class Pass:

@@ -136,6 +136,7 @@ class Failover:
             ClusterError: No endpoint answered.
             ClientClosedError: The client is closed.
         """
+        self._reporter.tally.calls += 1
         return self._each(request, None, self._transport.exchange, decode)
 
     def open(
@@ -200,6 +201,8 @@ class Failover:
                 continue
             if make is not None:
                 request = make(endpoint)
+            if failures:
+                self._reporter.tally.retries += 1
             epoch = guard.epoch
             try:
                 answer = await send(endpoint, request)
@@ -273,6 +276,8 @@ class Failover:
             failure = failure_of(error, request, judged)
             failures.append(failure)
             self._reporter.endpoint_failed(request, failure)
+            if failure.maybe_applied and judged.step is Step.NEXT:
+                self._reporter.write_is_repeated(request, endpoint)
         return judged.step
 
     async def _discovered(self, way: Pass) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Container, Iterable
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
@@ -60,6 +61,7 @@ class Routes:
         self._places = places
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
+        self._made: WeakSet[Any] = WeakSet()
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._known: dict[str, Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -89,7 +91,12 @@ class Routes:
 
     def fit(self) -> FitConnections:
         """What chooses fit connections."""
-        return FitConnections(self._resolver.avoided)
+        return FitConnections(self._resolver.avoided, self._made)
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return sum(each.connected for each in self._made)
 
     def known(self, endpoint: str) -> Route | None:
         """The route to an endpoint, if it was made."""

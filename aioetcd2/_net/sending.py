@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 from multidict import istr
@@ -74,14 +74,14 @@ class FitRequest(aiohttp.ClientRequest):
         once: Whether it is sent once, so that aiohttp does not send it again where its connection proves to be closed.
         fresh: Whether it takes no connection that has carried another request.
         reuses: Whether its connection has carried another request.
-        avoided: Which addresses it does not go to over a connection made before they were found to be bad.
+        over: Among which connections it has its choice.
         life: What is known of its connection, once it has one.
     """
 
     once = False
     fresh = False
     reuses = False
-    avoided: Mapping[str, float] = {}
+    over: FitConnections
     life: Life
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
@@ -90,6 +90,7 @@ class FitRequest(aiohttp.ClientRequest):
         life = _lives.get(conn.protocol)
         if life is None:
             life = _lives[conn.protocol] = Life(transport)
+            self.over.made.add(conn.protocol)
         elif self._is_unfit(life):
             transport.abort()
             raise UnfitError
@@ -101,7 +102,8 @@ class FitRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
     def _is_unfit(self, life: Life) -> bool:
-        if self.avoided and life.born < self.avoided.get(life.address, 0.0):
+        avoided = self.over.avoided
+        if avoided and life.born < avoided.get(life.address, 0.0):
             return True
         if not self.once:
             return life.is_over(math.inf)
@@ -142,23 +144,25 @@ class FitConnections:
     """A client middleware that has aiohttp choose again until the connection is fit; a new one always is.
 
     Args:
-        avoided: Addresses, and when each was found to be bad.
+        avoided: Addresses, and when each was found to be bad: no connection goes there that was made before.
+        made: Takes in each connection that is made.
 
     Attributes:
         address: Where the last answer came from.
     """
 
-    __slots__ = ("_avoided", "address")
+    __slots__ = ("address", "avoided", "made")
 
-    def __init__(self, avoided: Mapping[str, float]) -> None:
-        self._avoided = avoided
+    def __init__(self, avoided: Mapping[str, float], made: WeakSet[Any]) -> None:
+        self.avoided = avoided
+        self.made = made
         self.address = ""
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
         assert isinstance(request, FitRequest)
-        request.avoided = self._avoided
+        request.over = self
         while True:
             try:
                 response = await handler(request)

@@ -10,6 +10,7 @@ import aiohttp
 from ..errors import ConnectionLostError
 from ..models import HTTPResult
 from .causes import words_of
+from .tally import Tally
 
 
 class Stream:
@@ -20,15 +21,17 @@ class Stream:
         address: The address that its connection has, where the endpoint's name may have others.
     """
 
-    __slots__ = ("__weakref__", "_check_open", "_first", "_response", "address", "head")
+    __slots__ = ("__weakref__", "_check_open", "_first", "_response", "_tally", "address", "head")
 
     def __init__(
         self,
         check_open: Callable[[], None],
         response: aiohttp.ClientResponse,
         head: HTTPResult,
-        address: str | None = None,
+        address: str | None,
+        tally: Tally,
     ) -> None:
+        self._tally = tally
         self._check_open = check_open
         self.address = address
         self._response = response
@@ -55,14 +58,17 @@ class Stream:
             ClientClosedError: The client was closed.
         """
         if self._first:
-            first, self._first = self._first, b""
-            return first
+            piece, self._first = self._first, b""
+            self._tally.bytes_received += len(piece)
+            return piece
         try:
-            return await self._response.content.readany()
+            piece = await self._response.content.readany()
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self.close()
             self._check_open()
             raise ConnectionLostError(self.head.endpoint, words_of(error)) from error
+        self._tally.bytes_received += len(piece)
+        return piece
 
     def close(self) -> None:
         """Drop the answer, and its connection if the body has not ended. Idempotent."""

@@ -98,6 +98,7 @@ class Transport:
         self._lengths = Lengths(header_timeout)
         self._heard: set[str] = set()
         self._unfaithful: dict[str, float] = {}
+        self._tally = reporter.tally
         self.closed = False
 
     async def exchange(
@@ -146,6 +147,7 @@ class Transport:
         except BaseException:
             response.close()
             raise
+        self._tally.bytes_received += len(body)
         return HTTPResult(response.status, response.headers, body, endpoint)
 
     async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> Stream:
@@ -162,7 +164,7 @@ class Transport:
             response.close()
             raise
         head = HTTPResult(response.status, response.headers, body, endpoint)
-        stream = Stream(self.check_open, response, head, self._watched_over(response, endpoint))
+        stream = Stream(self.check_open, response, head, self._watched_over(response, endpoint), self._tally)
         if self._places is not None and not stream.closed:
             self._places.held_by(stream)
         return stream
@@ -209,6 +211,11 @@ class Transport:
         return route.address(str(address[0])) if address else None
 
     @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._routes.connections
+
+    @property
     def username(self) -> str | None:
         """Who we are; `None` = nobody."""
         return self._credentials.username
@@ -239,6 +246,7 @@ class Transport:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (sending, *middlewares)
         body = request.body
+        self._tally.bytes_sent += len(request.target) + (0 if body is None else len(body))
         path, _, query = request.target.partition("?")
         authority, server_hostname = route.authority, None
         if address is not None:

@@ -73,7 +73,7 @@ class Calls:
         try:
             problem = await self._liveness.why_leave(where, thorough=thorough)
             if problem is not None and where[0] == self._failover.pinned[0]:
-                self._reporter.calls_leave(where[0], problem)
+                self._reporter.calls_leave(problem)
                 self._failover.suspect(*where)
         finally:
             self._probing = None

@@ -30,7 +30,7 @@ class Driver:
     """
 
     __slots__ = (
-        *("__weakref__", "closed", "_at", "_ending", "_live", "_machine"),
+        *("__weakref__", "closed", "tally", "_at", "_ending", "_live", "_machine"),
         *("_registration", "_renewal", "_shared", "_speaker", "_step"),
     )
 
@@ -44,6 +44,7 @@ class Driver:
         self._registration = Registration(surroundings, speaker, machine.position.key, self._move)
         self._live: EventStream | None = None
         self._at: Where | None = None
+        self.tally = surroundings.reporter.tally
         self.closed = False
         surroundings.liveness.add(self)
 

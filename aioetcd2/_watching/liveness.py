@@ -13,7 +13,15 @@ from async_timeout import timeout
 
 from .._net.failover import Failover, Where
 from .._net.reporter import Reporter
-from ..errors import ClientClosedError, ClusterError, ConnectError, EtcdError
+from ..errors import (
+    ClientClosedError,
+    ClusterError,
+    ConnectError,
+    EndpointError,
+    EtcdError,
+    HeaderTimeoutError,
+    NoLeaderError,
+)
 from ..models import Health
 
 Probe = Callable[[str, "str | None", bool], Awaitable[Health]]
@@ -107,6 +115,11 @@ class Liveness:
         self._due = {each: due for each, due in self._due.items() if due > now - self._probe_interval}
         return self._due.setdefault(endpoint, now + self._probe_interval)
 
+    @property
+    def watching(self) -> int:
+        """How many watchers there are."""
+        return len(self._watchers)
+
     def is_probed(self, where: Where) -> bool:
         """Whether a place is probed anyway, for the sake of watches."""
         return where in self._at
@@ -142,23 +155,19 @@ class Liveness:
         if probing:
             await asyncio.wait(probing)
 
-    async def problem(self, endpoint: str, within: float) -> str | None:
-        """Why an endpoint does not answer as it should within some seconds; `None` = it does."""
-        silence, health = await self._ask((endpoint, None), within, thorough=False)
-        return silence or (None if health is None or health.healthy else _illness(health))
-
-    async def _ask(self, where: Where, within: float, *, thorough: bool) -> tuple[str | None, Health | None]:
+    async def _ask(self, where: Where, within: float, *, thorough: bool) -> tuple[EndpointError | None, Health | None]:
         """Why there is no answer, and the answer."""
+        endpoint = where[0]
         try:
             async with timeout(within):
                 return None, await self._probe(*where, thorough)
         except asyncio.TimeoutError:
-            return f"no answer to a probe within {within} s", None
+            return HeaderTimeoutError(endpoint, f"no answer to a probe within {within} s"), None
         except ClusterError as error:
-            ours = isinstance(error.errors[0], ConnectError) and error.errors[0].ours
-            return (None if ours else str(error.errors[0])), None
+            failure = error.errors[0]
+            return (None if isinstance(failure, ConnectError) and failure.ours else failure), None
         except ClientClosedError as error:
-            return str(error), None
+            return EndpointError(endpoint, str(error)), None
         except EtcdError:
             return None, None  # it answers, and that is what was asked
 
@@ -179,12 +188,12 @@ class Liveness:
                     watcher.renew_if_quiet_since(now - rest)
                 rest = random.uniform(*REST)
             elif here:
-                self._reporter.watches_leave(len(here), where[0], problem)
+                self._reporter.watches_leave(len(here), problem)
                 self._failover.suspect(*where)
                 for watcher in list(here):
                     watcher.evict()
 
-    async def why_leave(self, where: Where, *, thorough: bool) -> str | None:
+    async def why_leave(self, where: Where, *, thorough: bool) -> EndpointError | None:
         """Why nobody should stay; `None` = they should: a member that is ill is left for a healthy one only."""
         silence, health = await self._ask(where, self._probe_timeout, thorough=thorough)
         if silence is not None or health is None or health.healthy:
@@ -195,7 +204,7 @@ class Liveness:
             for task in asyncio.as_completed(asked):
                 _, other = await task
                 if other is not None and other.healthy:
-                    return _illness(health)
+                    return _illness(where[0], health)
         finally:
             for each in asked:
                 each.cancel()
@@ -204,5 +213,5 @@ class Liveness:
         return None
 
 
-def _illness(health: Health) -> str:
-    return f"it is not healthy: {health.reason or 'no leader'}"
+def _illness(endpoint: str, health: Health) -> EndpointError:
+    return NoLeaderError(endpoint, f"it is not healthy: {health.reason or 'no leader'}")
