@@ -594,6 +594,48 @@ def test_a_blind_registration_begins_with_a_look() -> None:
     assert taken(machine) == [33]
 
 
+BLIND = opened(0, cluster="", blind=True)
+
+
+def test_a_blind_registration_asks_where_the_cluster_is() -> None:
+    machine = machine_after(BLIND)
+    assert (machine.state, todo(machine), machine.registered) == (DOUBTING, Ask(), False)
+    machine.happened(Answered(31, 0))
+    assert (machine.state, todo(machine), machine.registered) == (REGISTERING, Open(10, 10, True), True)
+
+
+@pytest.mark.parametrize("after", [Over(None, 60.0), Over(LOST, 60.0), Failed(UNREACHABLE), Released()], ids=repr)
+def test_a_poll_that_brought_nothing_leaves_open_where_the_cluster_is(after: Happening) -> None:
+    machine = machine_after(BLIND, Answered(31, 0), after)
+    if machine.state is PAUSING:
+        machine.happened(Woke())
+    assert todo(machine) == Open(10, 10, False)
+
+
+def test_a_poll_that_brought_an_event_has_said_where_the_cluster_is() -> None:
+    machine = machine_after(BLIND, Answered(31, 0), opened(33, 10, ends=True), heard(33), Over(None, 1.0))
+    assert todo(machine) == Open(33, 33, True)
+    assert todo(machine_after(*BEGUN, opened(33, 10), heard(33), Over(None, 1.0))) == Open(33, 33, False)
+    machine = machine_after(BLIND, Answered(31, 0), opened(33, 10, ends=True), heard(33), Over(LOST, 1.0), Woke())
+    assert todo(machine) == Open(33, 33, True)
+
+
+def test_what_is_met_blindly_is_told_as_a_header_would_tell_it() -> None:
+    assert taken(machine_after(BLIND, Answered(7, 0), opened(8), Looked(8, ABSENT))) == ["EventIndexClearedError"]
+    assert taken(machine_after(*BEGUN, BLIND, Answered(31, 1), opened(32), Looked(32, ABSENT))) == [
+        "EventIndexClearedError"
+    ]
+    machine = machine_after(BLIND, Answered(31, 2), opened(33, 10, life=3, ends=True))
+    assert machine.state is GAP
+
+
+def test_a_blind_question_that_fails_is_told_before_the_first_registration() -> None:
+    machine = machine_after(BLIND, Failed(UNREACHABLE))
+    assert taken(machine) == ["ClusterError"]
+    machine = machine_after(BLIND, Answered(31, 0), BLIND, Failed(UNREACHABLE), Woke())
+    assert (machine.state, todo(machine)) == (REGISTERING, Open(10, 10, False))
+
+
 def test_a_blind_look_in_a_gap_is_told_as_well() -> None:
     machine = machine_after(*BEGUN, Cleared(CLEARED), opened(0, cluster="", blind=True), Looked(2000, CHANGED))
     assert taken(machine) == ["EventIndexClearedError"]

@@ -850,9 +850,40 @@ async def test_later_the_silent_header_needs_no_look(make: Make) -> None:
         await idle()
         reads = len(case.etcd.reads)
         assert await case.indexes(1) == [33]
-        assert len(case.etcd.reads) == reads
+        assert case.etcd.reads[reads:] == ["/v2/keys/a?quorum=true"]  # where the cluster is, no header says
     assert case.asked == [FROM_NOW, since(20), poll_since(20)]
     assert not case.clock.sleeps
+
+
+async def test_where_headers_are_held_back_a_store_that_began_anew_is_found_out_before_it_has_grown(make: Make) -> None:
+    """The poll would bring an event of another life, whose index says nothing by then."""
+    case = make(Failing((ONE,), SILENT, 60.0), Stream(line(1304), END, index=1306), after_index=1290)
+    case.hold_back()
+    case.etcd.quorum = 1300
+    waiting = case.waiting()
+    while not case.asked:
+        await asyncio.sleep(0)
+    case.etcd.quorum = 7  # restored, for a moment
+    with pytest.raises(EventIndexClearedError, match="the store has begun anew, and is at index 7"):
+        await waiting
+    assert case.etcd.reads.count("/v2/keys/a?quorum=true") == 2
+
+
+async def test_where_headers_are_held_back_an_index_that_was_never_reached_is_told(make: Make) -> None:
+    case = make(after_index=5000)
+    case.hold_back()
+    case.etcd.quorum = 7
+    with pytest.raises(EventIndexClearedError, match="the store has begun anew, and is at index 7"):
+        await case.next()
+
+
+async def test_where_headers_are_held_back_an_event_says_where_the_cluster_is(make: Make) -> None:
+    """One poll follows the other, with nothing asked in between."""
+    case = make(Stream(line(11), END, index=11), Stream(line(12), END, index=12), after_index=10)
+    case.hold_back()
+    assert await case.indexes(2) == [11, 12]
+    assert case.asked == [poll_since(10), poll_since(11)]
+    assert case.etcd.reads.count("/v2/keys/a?quorum=true") == 1
 
 
 async def test_a_late_endpoint_needs_no_history_beside_it(make: Make) -> None:

@@ -58,6 +58,11 @@ class Hearing:
         return stream.since is not None and 0 < self._last <= stream.index and not stream.ends
 
     @property
+    def has_ended_well(self) -> bool:
+        """Whether it was to end with its first event, which has come: where the cluster is, it has said."""
+        return self.registered.ends and self._events > 0
+
+    @property
     def is_crowd(self) -> bool:
         """Whether most of many events since the registration were ours."""
         stream = self.registered

@@ -21,6 +21,10 @@ class Past:
         self._cluster = stream.cluster or self._cluster
         self._life = stream.life
 
+    def believe_life(self, life: int) -> None:
+        """The cluster as a whole has answered, in this life of its store."""
+        self._life = life
+
     def forget(self) -> None:
         """Know of none: what the next header says is where it goes on."""
         self._cluster, self._life = "", None

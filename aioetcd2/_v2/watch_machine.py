@@ -4,8 +4,9 @@
 state       asks for                       left by
 =========== ============================== ======================================================================
 Registering a stream since the cursor      Registered: Streaming; below the cursor or doubtful: Doubting; another
-                                           cluster or life: Gap; no stream (blind): Gap. Cleared: Gap. Over, Failed:
-                                           Pausing. Refused: raises, stays. Released: stays
+                                           cluster or life: Gap; no stream (blind): Doubting, Gap where there is no
+                                           cursor. Cleared: Gap. Over, Failed: Pausing. Refused: raises, stays.
+                                           Released: stays
 Streaming   the next piece                 Heard: stays; an event of history: CatchingUp. Over: Pausing, then
                                            Registering, or CatchingUp where most events are ours. Released:
                                            Registering. Spoilt: Pausing; the third time at one place: raises, and
@@ -16,9 +17,10 @@ CatchingUp  a stream from now on; then     Registered: as in Registering, but st
                                            NothingFetched: Registering (Streaming, where that is sure). Released:
                                            Registering. Cleared: Gap. Over, Failed: Pausing.
                                            Spoilt: as in Streaming. Refused: raises, Registering
-Doubting    how far the cluster has come   Answered: the member only lags: Streaming, or CatchingUp as it was; the life
-                                           has ended: Gap. Over: Pausing. Failed, Cleared: Pausing, then Doubting
-                                           while the stream is open. Refused: raises, stays. Released: Registering
+Doubting    how far the cluster has come   Answered: the member only lags: Streaming, or CatchingUp as it was
+                                           (Registering, where there is no stream); the life has ended: Gap. Over:
+                                           Pausing. Failed, Cleared: Pausing, then Doubting while the stream is open.
+                                           Refused: raises, stays. Released: Registering
 Gap         a stream from now on; then     Registered, Heard, Released: stays. Looked, not below the stream's index:
             a look, while that is read     Streaming, unseen or told once (Registering, where there is no stream);
             (alone, where three streams    below it: looks again with quorum. Over, Failed, Cleared, Spoilt (the third
@@ -88,9 +90,8 @@ class WatchMachine:
     """
 
     __slots__ = (
-        *("position", "registered", "resyncs", "state", "troubles"),
-        *("_cleared_by", "_crowd", "_in_gap", "_lost", "_past", "_quorum"),
-        *("_resync", "_spoilt", "_stream", "_then", "_trouble"),
+        *("position", "registered", "resyncs", "state", "troubles", "_cleared_by", "_crowd", "_in_gap", "_lost"),
+        *("_past", "_quorum", "_resync", "_spoilt", "_stream", "_sure", "_then", "_trouble"),
     )
 
     def __init__(self, position: Position, resync: bool) -> None:
@@ -104,6 +105,7 @@ class WatchMachine:
         self._stream: Hearing | None = None
         self._crowd = False  # whether most of what is to be fetched is ours
         self._quorum = False
+        self._sure = False  # just now, an answer showed the cluster to be at the cursor at least
         self._in_gap = False  # until a look has succeeded
         self._lost: EventIndexClearedError | None = None  # a gap's error, where it needs no look to be sure
         self._cleared_by = OUTDATED
@@ -129,9 +131,9 @@ class WatchMachine:
             case State.STREAMING if stream is not None:
                 return stream.todo
             case State.REGISTERING:
-                return steps.Open(self.position.cursor, self.position.cursor)
+                return steps.Open(self.position.cursor, self.position.cursor, self._sure)
             case State.CATCHING_UP if stream is None:
-                return steps.Open(None, self.position.cursor)
+                return steps.Open(None, self.position.cursor, self._sure)
             case State.CATCHING_UP if stream is not None:
                 return steps.Fetch(self.position.reached, stream.index, self._crowd)
             case State.GAP if stream is not None:
@@ -144,6 +146,7 @@ class WatchMachine:
 
     def happened(self, what: steps.Happening) -> None:
         """Move on; an error that the consumer is to see lies among the events then."""
+        self._sure = self._sure and isinstance(what, steps.Woke)
         self.TABLE[self.state, type(what)](self, what)
 
     # --- a stream is open ---------------------------------------------------------------------------------------------
@@ -166,12 +169,11 @@ class WatchMachine:
         self._accept(stream)
 
     def _begin_blindly(self) -> None:
-        """Begin where no header says when the watch is registered: with a look, unless it is known since when."""
+        """Begin where no header says when the watch is registered: with a look, or by asking where the cluster is."""
         self._in_gap = self.position.cursor is None  # with nothing to lose yet
-        self.state = self._again
+        self.state = State.GAP if self._in_gap else State.DOUBTING
         if not self._in_gap:
             self._drop()
-            self.registered = True
 
     def _accept(self, stream: steps.Registered) -> None:
         """Listen to a stream from here on."""
@@ -225,6 +227,7 @@ class WatchMachine:
 
     def _over(self, what: steps.Over) -> None:
         self._crowd = self._stream is not None and self._stream.is_crowd  # then another one, from now on, at once
+        self._sure = self._stream is not None and self._stream.has_ended_well
         then = State.CATCHING_UP if self._crowd else State.REGISTERING
         self._drop()
         if what.lasted >= HELD_FOR_SURE:
@@ -336,6 +339,10 @@ class WatchMachine:
             return
         if self._in_gap:
             self.state = State.GAP
+        elif self._stream is None:
+            self._past.believe_life(what.life)
+            self.registered = self._sure = True
+            self.state = State.REGISTERING
         else:
             self._accept(self._hearing.registered)
 

@@ -258,12 +258,28 @@ class Driver:
                 await self._speaker.stop_fetching()
 
     async def _ask(self, _: steps.Ask) -> None:
+        """Ask how far the cluster has come; without a stream, as one tries to register."""
+        if self._live is not None:
+            self._tell(await self._answer())
+            return
+        outage, key, attempt = self._shared.outage, self._machine.position.key, asyncio.current_task()
+        self._move(None)
+        await outage.enter(attempt)
         try:
-            answer = await self._speaker.ask()
+            answer = await self._answer()
+            if isinstance(answer, steps.Failed):
+                outage.failed(attempt, key, answer.error)
+            else:
+                outage.answered(key)
+        finally:
+            outage.leave(attempt)
+        self._tell(answer)
+
+    async def _answer(self) -> steps.Happening:
+        try:
+            return await self._speaker.ask()
         except EtcdError as error:
-            self._tell(steps.Failed(error) if isinstance(error, InvalidResponseError) else self._mapped(error))
-        else:
-            self._tell(answer)
+            return steps.Failed(error) if isinstance(error, InvalidResponseError) else self._mapped(error)
 
     def _mapped(self, error: EtcdError) -> steps.Happening:
         """What a failure means of what was asked beside a stream."""

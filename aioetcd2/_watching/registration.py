@@ -52,7 +52,7 @@ class Registration:
             again: Whether the watch was registered before.
         """
         shared = self._shared
-        if shared.buffering.anywhere() and (todo.cursor is None or not again):
+        if shared.buffering.anywhere() and (todo.cursor is None or not again or not todo.sure):
             return steps.Registered(0, blind=True)
         asked = since = todo.since
         buffers = False

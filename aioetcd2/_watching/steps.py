@@ -31,10 +31,12 @@ class Open(Struct, frozen=True):
         since: The index after which events are wanted; `None` = from now on.
         cursor: The same at an endpoint that holds back headers, where nobody knows when «now» was; `None` = there is
             no such index.
+        sure: Whether the cluster is known to have come as far as that: where headers are held back, none says so.
     """
 
     since: int | None
     cursor: int | None
+    sure: bool = False
 
 
 class Read(Struct, frozen=True):
@@ -85,7 +87,7 @@ class Registered(Struct, frozen=True):
         life: Which life of the cluster's store this is, as far as the client knows.
         doubtful: Whether the member that answered seems to have a shorter past than others had.
         ends: Whether it ends with its first event.
-        blind: There is no stream, for its header would come with its first event: begin with a look.
+        blind: There is no stream, for its header would come with its first event: ask where the cluster is, first.
     """
 
     index: int
