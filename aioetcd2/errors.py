@@ -269,18 +269,18 @@ class InvalidResponseError(EtcdError):
         self.maybe_applied = maybe_applied
         super().__init__(f"{endpoint}: {self.reason}")
 
-    def hide_body(self) -> None:
+    def _hide_body(self) -> None:
         """Forget what the answer was, for the request held a secret that it may repeat."""
         words = "no answer of etcd; the request held a secret, so it is not shown"
         InvalidResponseError.__init__(self, self.endpoint, words, status=self.status)
 
-    def as_failure(self) -> EndpointError:
+    def _as_failure(self) -> EndpointError:
         """This error as the failure of one endpoint, for the list that a `ClusterError` holds."""
         failure = EndpointError(self.endpoint, self.reason, maybe_applied=self.maybe_applied)
         failure.__cause__ = self
         return failure
 
-    def as_outcome(self, request: str, failures: Iterable[EndpointError]) -> InvalidResponseError:
+    def _as_outcome(self, request: str, failures: Iterable[EndpointError]) -> InvalidResponseError:
         """This error as the outcome of a call that found nothing but such answers."""
         self.args = (f"{request} at {'; '.join(map(str, failures))}",)
         if self.maybe_applied:
@@ -305,7 +305,7 @@ class ClusterError(EtcdError):
         lines += [f"  {error} [{type(error).__name__}]" for error in self.errors]
         super().__init__("\n".join(lines))
 
-    def add_words(self, words: str) -> None:
+    def _add_words(self, words: str) -> None:
         """Say more, in a line of its own; a call that knows more than its endpoints does so."""
         self.args = (f"{self.args[0]}\n  {words}",)
 
@@ -394,7 +394,7 @@ class UnauthorizedError(APIError):
 
     username: str | None = None
 
-    def sent_as(self, username: str | None) -> None:
+    def _sent_as(self, username: str | None) -> None:
         """Say as whom the request was sent."""
         self.username = username
         if username is None:

@@ -94,7 +94,7 @@ class MembersAPI:
             return
         with suppress(EtcdError):
             found = [member.id for member in await self.list() if is_it(member)]
-            error.add_words(
+            error._add_words(
                 f"the list of members holds it, as {found[0]}" if found else "the list of members does not hold it"
             )
 

@@ -32,10 +32,10 @@ __all__ = [
 ]
 
 
-MAX_INDEX = 2**63 - 1
+_MAX_INDEX = 2**63 - 1
 """More than any cluster reaches; a server that names a higher index is none."""
 
-Index = Annotated[int, Meta(ge=0, le=MAX_INDEX)]
+_Index = Annotated[int, Meta(ge=0, le=_MAX_INDEX)]
 
 
 class HTTPResult(Struct, frozen=True, gc=False):
@@ -59,14 +59,6 @@ class HTTPResult(Struct, frozen=True, gc=False):
         hidden = f"headers=<{len(self.headers)}>, body=<{len(self.body)} bytes>"
         return f"HTTPResult(status={self.status}, {hidden}, endpoint={self.endpoint!r})"
 
-    @property
-    def head(self) -> HTTPResult:
-        """This answer itself: a stream, whose body is still to come, has a `head` of this kind."""
-        return self
-
-    def close(self) -> None:
-        """Do nothing: a whole answer holds no connection. A stream has to be closed."""
-
 
 class Node(Struct, frozen=True, gc=False, rename="camel"):
     """A key or a directory of the store.
@@ -87,8 +79,8 @@ class Node(Struct, frozen=True, gc=False, rename="camel"):
     value: str | None = None
     dir: bool = False
     nodes: tuple[Node, ...] = ()
-    created_index: Index = 0
-    modified_index: Index = 0
+    created_index: _Index = 0
+    modified_index: _Index = 0
     ttl: int | None = None
     expiration: datetime | None = None
 

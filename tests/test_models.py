@@ -166,13 +166,6 @@ def test_response_of_nothing_but_an_action() -> None:
     assert Response("set") == Response("set", None, None, 0, 0, 0, "")
 
 
-def test_result_is_its_own_head_and_closes_nothing() -> None:
-    result = HTTPResult(200, {}, b"", "http://a:2379")
-    assert result.head is result
-    result.close()
-    assert result == HTTPResult(200, {}, b"", "http://a:2379")
-
-
 @pytest.mark.parametrize(("permission", "value"), [("READ", "read"), ("WRITE", "write"), ("READ_WRITE", "readwrite")])
 def test_permissions(permission: str, value: Any) -> None:
     assert Permission[permission] is Permission(value)

@@ -160,7 +160,7 @@ def test_a_stranger_is_a_failure_that_says_so() -> None:
 
 
 def unusable(endpoint: str, *, maybe_applied: bool = False) -> EndpointError:
-    return InvalidResponseError(endpoint, "no JSON", maybe_applied=maybe_applied).as_failure()
+    return InvalidResponseError(endpoint, "no JSON", maybe_applied=maybe_applied)._as_failure()
 
 
 def test_the_sum_of_a_pass() -> None:

@@ -8,22 +8,35 @@ from ..models import HTTPResult
 from .request import Request
 
 
-class Answer(Protocol):
-    """What an exchange brings: a whole result, or a stream whose body is still coming."""
+class OpenStream(Protocol):
+    """What a watch needs of a stream: an answer whose body is still coming.
+
+    Attributes:
+        head: Its status and headers.
+        address: The address that its connection has; `None` = not known, or that of the endpoint anyway.
+    """
 
     @property
     def head(self) -> HTTPResult: ...
+    @property
+    def address(self) -> str | None: ...
+    async def read(self) -> bytes: ...
     def close(self) -> None: ...
 
 
-class OpenStream(Answer, Protocol):
-    """What a watch needs of a stream."""
+Answer = HTTPResult | OpenStream
+"""What an exchange brings: a whole result, or a stream."""
 
-    @property
-    def address(self) -> str | None:
-        """The address that its connection has; `None` = not known, or that of the endpoint anyway."""
 
-    async def read(self) -> bytes: ...
+def head_of(answer: Answer) -> HTTPResult:
+    """Status and headers of an answer; with its body, where that has come."""
+    return answer if isinstance(answer, HTTPResult) else answer.head
+
+
+def drop(answer: Answer) -> None:
+    """Let go of an answer that is not wanted: a whole one holds no connection."""
+    if not isinstance(answer, HTTPResult):
+        answer.close()
 
 
 class Exchanger(Protocol):

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError, UnauthorizedError
 from ..models import HTTPResult
 from .endpoints import EndpointPool, Pass
-from .exchange import Answer, Exchanger, OpenStream
+from .exchange import Answer, Exchanger, OpenStream, drop, head_of
 from .redirects import Redirects, at_most_ten
 from .rediscovery import Rediscovery
 from .reporter import Reporter
@@ -177,7 +177,7 @@ class Failover:
             self._tell_who(error)
             raise
         except InvalidResponseError as error:
-            raise error.as_outcome(str(request), [error.as_failure()]) from None
+            raise error._as_outcome(str(request), [error._as_failure()]) from None
         except EndpointError as error:
             raise ClusterError(str(request), [error]) from error
 
@@ -207,12 +207,12 @@ class Failover:
             try:
                 answer = await send(endpoint, request)
                 try:
-                    if 300 <= answer.head.status < 400:
+                    if 300 <= head_of(answer).status < 400:
                         answer = await self._redirects.follow(send, endpoint, request, answer)
-                    guard.admit(endpoint, request, answer.head, epoch)
+                    guard.admit(endpoint, request, head_of(answer), epoch)
                     value = finish(answer, request)
                 except BaseException:
-                    answer.close()
+                    drop(answer)
                     raise
             except EtcdError as error:
                 self._tell_who(error)
@@ -231,7 +231,7 @@ class Failover:
     def _tell_who(self, error: EtcdError) -> None:
         """Have a refusal say as whom we have asked, which is nobody at another's endpoint."""
         if isinstance(error, UnauthorizedError):
-            error.sent_as(self._transport.username if error.endpoint in self._pool else None)
+            error._sent_as(self._transport.username if error.endpoint in self._pool else None)
 
     def _passed_over(self, endpoint: str, request: Request) -> Awaitable[EtcdError | None]:
         return self._guard.passes_over(endpoint, request, self._ask(endpoint, request))

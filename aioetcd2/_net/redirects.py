@@ -11,7 +11,7 @@ import msgspec
 from ..errors import InvalidEndpointError, RedirectError
 from ..models import HTTPResult
 from .endpoints import parse_endpoint
-from .exchange import Answer
+from .exchange import Answer, drop, head_of
 from .reporter import Reporter
 from .request import Request
 from .secrets import text_for
@@ -66,7 +66,7 @@ class Redirects:
         """
         hops = 0
         secure = False
-        while 300 <= answer.head.status < 400:
+        while 300 <= head_of(answer).status < 400:
             hops += 1
             if hops > MOST_REDIRECTS:
                 raise _too_many(MOST_REDIRECTS, request, endpoint)
@@ -74,9 +74,9 @@ class Redirects:
                 self._check(hops)
             except TooManyError:
                 raise _too_many(MAX_REDIRECTS, request, endpoint) from None
-            answer.close()
+            drop(answer)
             secure = secure or endpoint.startswith("https:")
-            before, (endpoint, target) = endpoint, _location(endpoint, request, answer.head)
+            before, (endpoint, target) = endpoint, _location(endpoint, request, head_of(answer))
             trusted = endpoint in self._ours and not (secure and endpoint.startswith("http:"))
             if request.secret and request.body is not None and not trusted:
                 raise RedirectError(

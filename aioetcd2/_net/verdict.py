@@ -149,9 +149,9 @@ def failure_of(error: EtcdError, request: Request, judged: Verdict) -> EndpointE
         error.maybe_applied = judged.maybe_applied
         return error
     if request.secret:
-        error.hide_body()
+        error._hide_body()
     error.maybe_applied = judged.maybe_applied
-    return error.as_failure()
+    return error._as_failure()
 
 
 def sum_up(request: Request, failures: Iterable[EndpointError], told: EtcdError | None) -> EtcdError:
@@ -172,5 +172,5 @@ def sum_up(request: Request, failures: Iterable[EndpointError], told: EtcdError 
     causes = [failure.__cause__ for failure in whole.errors]
     unusable = [cause for cause in causes if isinstance(cause, InvalidResponseError)]
     if unusable and len(unusable) == len(causes):
-        return unusable[0].as_outcome(str(request), whole.errors)
+        return unusable[0]._as_outcome(str(request), whole.errors)
     return whole

@@ -42,7 +42,7 @@ from ..errors import (
     UnauthorizedError,
     WatcherClearedError,
 )
-from ..models import MAX_INDEX, Action, Health, HTTPResult, Index, Node, Response, Version
+from ..models import _MAX_INDEX, Action, Health, HTTPResult, Node, Response, Version, _Index
 
 INDEX, RAFT_INDEX, RAFT_TERM, CLUSTER_ID = map(
     istr, ("X-Etcd-Index", "X-Raft-Index", "X-Raft-Term", "X-Etcd-Cluster-Id")
@@ -71,7 +71,7 @@ _OWN_CAUSES = ("etcdserver:", "raft:", "context ")
 
 
 Marks = tuple[int, int, int, str]
-"""Index, raft's index and term, and cluster ID: what the headers of a keys answer name."""
+"""_Index, raft's index and term, and cluster ID: what the headers of a keys answer name."""
 
 _EXPIRATION = b'"expiration"'
 
@@ -88,7 +88,7 @@ class _ErrorBody(Struct, gc=False, rename="camel"):
     error_code: int = 0
     message: str = ""
     cause: str = ""
-    index: Index = 0
+    index: _Index = 0
 
 
 class _VersionBody(Struct):
@@ -213,7 +213,7 @@ def marks(result: HTTPResult) -> Marks:
 
 def _index(text: str | int) -> int:
     index = int(text)
-    if not 0 <= index <= MAX_INDEX:
+    if not 0 <= index <= _MAX_INDEX:
         raise ValueError(f"X-Etcd-Index is out of range: {str(text)[:30]}")
     return index
 
