@@ -9,7 +9,8 @@
     ├── ClusterError                                .errors, .maybe_applied
     ├── ClusterMismatchError                        .maybe_applied
     ├── V2DisabledError                             .server_version
-    ├── RedirectError
+    ├── NoNodeError                                 a property of a response without a node
+    ├── RedirectError                               .maybe_applied
     ├── InvalidResponseError                        .endpoint, .reason, .maybe_applied, .status, .body
     ├── EndpointError                               .endpoint, .reason, .maybe_applied
     │   ├── ConnectError                            never sent

@@ -133,7 +133,7 @@ class Counters(Struct, frozen=True):
         calls: Calls of this client's APIs, and what its watches have asked beside their streams.
         retries: Tries of calls and registrations at a further endpoint, after one has failed.
         failovers: How often the pin moved to another endpoint because one had failed.
-        bytes_sent: Bytes of requests: their targets and bodies, without headers.
+        bytes_sent: Bytes of the bodies of requests.
         bytes_received: Bytes of the bodies of answers and streams, without headers and framing.
         events: Events that watches have given.
         resyncs: How often a watch with `resync=True` went on behind lost events.

@@ -207,9 +207,11 @@ class Failover:
             try:
                 answer = await send(endpoint, request)
                 try:
-                    if 300 <= head_of(answer).status < 400:
+                    head = head_of(answer)
+                    if 300 <= head.status < 400:
                         answer = await self._redirects.follow(send, endpoint, request, answer)
-                    guard.admit(endpoint, request, head_of(answer), epoch)
+                        head = head_of(answer)
+                    guard.admit(endpoint, request, head, epoch)
                     value = finish(answer, request)
                 except BaseException:
                     drop(answer)

@@ -246,7 +246,8 @@ class Transport:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (sending, *middlewares)
         body = request.body
-        self._tally.bytes_sent += len(request.target) + (0 if body is None else len(body))
+        if body is not None:
+            self._tally.bytes_sent += len(body)
         path, _, query = request.target.partition("?")
         authority, server_hostname = route.authority, None
         if address is not None:
