@@ -19,7 +19,7 @@ from aioetcd2 import (
 )
 from aioetcd2._watching import looks as looks_module
 from aioetcd2._watching.looks import AT_ONCE, GRACE, KEPT, Looks
-from aioetcd2._watching.steps import Seen
+from aioetcd2._watching.steps import Answered, Seen
 
 from .clockwork import Clock, idle, stop_clocks
 from .scripted import ONE, Etcd, surroundings
@@ -361,5 +361,5 @@ async def test_the_question_is_a_read_with_quorum() -> None:
     etcd = Etcd()
     looks = surroundings(etcd, 10.0, 0.1).looks
     etcd.state = (31, TREE)
-    assert await looks.ask(PATH) == 31
+    assert await looks.ask(PATH) == Answered(31, 0)
     assert etcd.reads == [f"{PATH}?quorum=true"]

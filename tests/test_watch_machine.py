@@ -629,6 +629,33 @@ def test_what_is_met_blindly_is_told_as_a_header_would_tell_it() -> None:
     assert machine.state is GAP
 
 
+def of(tree: Subtree, cluster: str, life: int) -> Subtree:
+    return Subtree(tree.node, True, cluster, life)
+
+
+def test_where_a_blind_look_has_told_it_is_known_whose_it_was() -> None:
+    """Or the next life, or another cluster, could begin before the next header, and no one would know."""
+    told = (*BEGUN, Cleared(CLEARED), BLIND, Looked(7, of(CHANGED, "c2", 4)), BLIND)
+    assert taken(machine_after(*told)) == ["EventIndexClearedError"]
+    for elsewhere in (Answered(7, 4, "c3"), Answered(7, 5, "c2"), Answered(6, 4, "c2")):
+        assert machine_after(*told, elsewhere).state is GAP
+    assert machine_after(*told, Answered(7, 4, "c2")).state is REGISTERING
+    assert machine_after(*told, Answered(7, 4, "c2"), opened(8, 7, "c3", life=4, ends=True)).state is GAP
+
+
+def test_a_blind_look_at_another_cluster_is_told_though_nothing_seems_changed() -> None:
+    for elsewhere in (of(UNCHANGED, "c2", 0), of(UNCHANGED, "c1", 1)):
+        machine = machine_after(*BEGUN, Cleared(CLEARED), BLIND, Looked(31, elsewhere))
+        assert taken(machine) == ["EventIndexClearedError"]
+    assert taken(machine_after(*BEGUN, Cleared(CLEARED), BLIND, Looked(31, of(UNCHANGED, "c1", 0)))) == []
+
+
+def test_where_a_blind_watch_begins_it_is_known_whose_that_is() -> None:
+    begun = (BLIND, Looked(31, of(UNCHANGED, "c1", 0)), BLIND)
+    assert machine_after(*begun, Answered(31, 0, "c2"), after_index=None).state is GAP
+    assert machine_after(*begun, Answered(31, 0, "c1"), after_index=None).state is REGISTERING
+
+
 def test_a_blind_question_that_fails_is_told_before_the_first_registration() -> None:
     machine = machine_after(BLIND, Failed(UNREACHABLE))
     assert taken(machine) == ["ClusterError"]

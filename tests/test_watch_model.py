@@ -466,7 +466,7 @@ def no_rule_b(patch: pytest.MonkeyPatch) -> None:
 
 def no_rule_c(patch: pytest.MonkeyPatch) -> None:
     """Another life or cluster is none."""
-    patch.setattr(Past, "elsewhere", lambda self, stream: None)
+    patch.setattr(Past, "elsewhere", lambda self, *of: None)
 
 
 def no_rule_f(patch: pytest.MonkeyPatch) -> None:

@@ -21,12 +21,16 @@ class Subtree:
     Args:
         node: The node; `None` = there was none.
         recursive: Whether all below it was looked at, too.
+        cluster: Which cluster it is of; empty = not known.
+        life: Which life of the cluster's store, as far as the client knows.
     """
 
-    __slots__ = ("_recursive", "_tally", "node")
+    __slots__ = ("_recursive", "_tally", "cluster", "life", "node")
 
-    def __init__(self, node: Node | None, recursive: bool) -> None:
+    def __init__(self, node: Node | None, recursive: bool, cluster: str = "", life: int | None = None) -> None:
         self.node = node
+        self.cluster = cluster
+        self.life = life
         self._recursive = recursive
         self._tally: _Tally | None = None
 

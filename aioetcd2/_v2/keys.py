@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._net.failover import Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
+from .._watching.steps import Answered
 from .._watching.surroundings import Surroundings
 from ..errors import (
     APIError,
@@ -68,11 +69,12 @@ def surroundings_of(
         try:
             response = await identity.read(call, requests.read(path, recursive, quorum=quorum))
         except (KeyNotFoundError, NotDirError) as absent:
-            return absent.index, Subtree(None, recursive)
-        return response.index, Subtree(response.node, recursive)
+            return absent.index, Subtree(None, recursive, identity.cluster, identity.life)
+        return response.index, Subtree(response.node, recursive, identity.cluster, identity.life)
 
-    def ask(path: str) -> Coroutine[Any, Any, int]:
-        return identity.ask(call, requests.read(path, quorum=True))
+    async def ask(path: str) -> Answered:
+        index = await identity.ask(call, requests.read(path, quorum=True))
+        return Answered(index, identity.life, identity.cluster)
 
     shared = Surroundings(
         failover, probe, answers, read, ask, reporter, probe_interval=probe_interval, header_timeout=header_timeout

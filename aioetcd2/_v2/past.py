@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from .._watching.steps import Registered
 from ..errors import EventIndexClearedError
 from .lost_events import outdated
 
 
 class Past:
-    """What a watch believes of where its cursor comes from: what the header said of the last stream it listened to."""
+    """What a watch believes of where its cursor comes from: what the last header said, or the last answer beside it."""
 
     __slots__ = ("_cluster", "_life")
 
@@ -16,27 +15,31 @@ class Past:
         self._cluster = ""
         self._life: int | None = None
 
-    def believe(self, stream: Registered) -> None:
-        """What this stream brings belongs to it."""
-        self._cluster = stream.cluster or self._cluster
-        self._life = stream.life
+    def believe(self, cluster: str, life: int | None) -> None:
+        """The watch goes on there; what is not known of it is as it was."""
+        self._cluster = cluster or self._cluster
+        self._life = self._life if life is None else life
 
-    def believe_life(self, life: int) -> None:
-        """The cluster as a whole has answered, in this life of its store."""
-        self._life = life
+    def begin_anew(self, cluster: str, life: int | None) -> None:
+        """Where it was has been told as lost: it goes on there, as far as that is known."""
+        self._cluster, self._life = cluster, life
 
-    def forget(self) -> None:
-        """Know of none: what the next header says is where it goes on."""
-        self._cluster, self._life = "", None
+    def elsewhere(
+        self, cluster: str, life: int | None, index: int | None = None, reached: int = 0
+    ) -> EventIndexClearedError | None:
+        """The error where this is another cluster, or another life of its store.
 
-    def is_of_life(self, life: int) -> bool:
-        """Whether it may be of that life of the store."""
-        return self._life in (None, life)
+        Args:
+            cluster: The cluster that has answered; empty = not known.
+            life: Which life of its store, as far as the client knows.
+            index: How far it has come as a whole; `None` = not asked.
+            reached: How far the watch has come.
+        """
+        if self._cluster and cluster and cluster != self._cluster:
+            return outdated(f"cluster {cluster}")
+        if index is not None and (index < reached or not self._is_of(life)):
+            return outdated(f"the store has begun anew, and is at index {index}")
+        return None if self._is_of(life) else outdated("the store has begun anew")
 
-    def elsewhere(self, stream: Registered) -> EventIndexClearedError | None:
-        """The error where a stream belongs to another cluster, or to another life of its store."""
-        if self._cluster and stream.cluster and stream.cluster != self._cluster:
-            return outdated(f"cluster {stream.cluster}")
-        if stream.blind or self.is_of_life(stream.life):  # no header, no word of it
-            return None
-        return outdated("the store has begun anew")
+    def _is_of(self, life: int | None) -> bool:
+        return life is None or self._life in (None, life)

@@ -157,16 +157,15 @@ class WatchMachine:
         position = self.position
         if stream.blind:
             self._begin_blindly()
-            return
-        if position.cursor is None:
+        elif position.cursor is None:
             position.begin(stream.index)
-        elif (elsewhere := self._past.elsewhere(stream)) is not None:
+            self._accept(stream)
+        elif (elsewhere := self._past.elsewhere(stream.cluster, stream.life)) is not None:
             self._gap(elsewhere)
-            return
         elif stream.index < position.reached or stream.doubtful:
             self.state = State.DOUBTING
-            return
-        self._accept(stream)
+        else:
+            self._accept(stream)
 
     def _begin_blindly(self) -> None:
         """Begin where no header says when the watch is registered: with a look, or by asking where the cluster is."""
@@ -177,13 +176,14 @@ class WatchMachine:
 
     def _accept(self, stream: steps.Registered) -> None:
         """Listen to a stream from here on."""
-        self._past.believe(stream)
+        self._past.believe(stream.cluster, stream.life)
         self.registered = True
         behind = stream.since is None and self.position.reached < stream.index
         self.state = State.CATCHING_UP if behind else State.STREAMING
 
     def _registered_in_gap(self, stream: steps.Registered) -> None:
-        self._lost = self._lost or self._past.elsewhere(stream)
+        if not stream.blind:  # or no header says whose it is
+            self._lost = self._lost or self._past.elsewhere(stream.cluster, stream.life)
         self._stream = Hearing(stream)
         behind = stream.doubtful or stream.index < self.position.reached
         if self._lost is None and behind and self.position.cursor is not None and not stream.blind:
@@ -334,13 +334,13 @@ class WatchMachine:
         self.state = State.GAP
 
     def _answered(self, what: steps.Answered) -> None:
-        if what.index < self.position.reached or not self._past.is_of_life(what.life):
-            self._gap(outdated(f"the store has begun anew, and is at index {what.index}"))
-            return
-        if self._in_gap:
+        elsewhere = self._past.elsewhere(what.cluster, what.life, what.index, self.position.reached)
+        if elsewhere is not None:
+            self._gap(elsewhere)
+        elif self._in_gap:
             self.state = State.GAP
         elif self._stream is None:
-            self._past.believe_life(what.life)
+            self._past.believe(what.cluster, what.life)
             self.registered = self._sure = True
             self.state = State.REGISTERING
         else:
@@ -354,7 +354,7 @@ class WatchMachine:
             self._quorum = True
             return
         position = self.position
-        lost = self._lost
+        lost = self._lost or self._past.elsewhere(what.tree.cluster, what.tree.life)
         if lost is None and position.cursor is not None and position.may_have_missed(what.tree):
             lost = self._cleared_by
         if lost is not None and self._resync:
@@ -364,17 +364,17 @@ class WatchMachine:
             if lost is not None:
                 position.tell(lost_events(lost, position.key, what.index))
             position.skip(what.index, what.tree)
+        go_on = self._past.believe if lost is None else self._past.begin_anew
+        go_on(what.tree.cluster, what.tree.life)
         self._settle(stream)
 
     def _settle(self, hearing: Hearing) -> None:
         """Go on with a gap's stream, dropping what the look has told."""
         stream = hearing.registered
-        told, self._lost = self._lost is not None, None
+        self._lost = None
         self._in_gap = False
         self.registered = True
         if stream.blind:
-            if told:  # the next header says where it goes on; where it was is told, and is not to be told again
-                self._past.forget()
             self._drop()
             self.state = State.REGISTERING
             return

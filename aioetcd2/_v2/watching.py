@@ -133,8 +133,8 @@ class WatchSpeaker:
 
     async def ask(self) -> Answered:
         """How far the cluster has come, by a read with quorum that all watches share."""
-        index = await self._looks.ask(self._path)
-        return Answered(index, self._identity.life)
+        answer: Answered = await self._looks.ask(self._path)
+        return answer
 
     def heard(self, events: list[Response]) -> None:
         """A stream brought events: the cluster has come that far."""

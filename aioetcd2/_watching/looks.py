@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Read = Callable[[str, bool, bool], Coroutine[Any, Any, "Seen"]]
 """Reads a path, with all below it perhaps, with quorum perhaps: its index, and what is there."""
 
-Ask = Callable[[str], Coroutine[Any, Any, int]]
-"""Reads a path with quorum: the index that the cluster has come to."""
+Ask = Callable[[str], Coroutine[Any, Any, Any]]
+"""Reads a path with quorum: how far the cluster has come, in the words of an API."""
 
 GRACE = 0.5
 """Seconds in which an event from before a look arrives, if there was one."""
@@ -67,8 +67,8 @@ class Looks:
             self._keep((path, recursive), seen)
         return seen
 
-    async def ask(self, path: str) -> int:
-        """The index that the cluster has come to; one question at a time for all watches.
+    async def ask(self, path: str) -> Any:
+        """How far the cluster has come; one question at a time for all watches.
 
         Args:
             path: A path that may be read.

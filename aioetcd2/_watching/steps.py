@@ -131,10 +131,11 @@ class NothingFetched(Struct, frozen=True):
 
 
 class Answered(Struct, frozen=True):
-    """The whole cluster answered: the index it has come to, and which life of its store this is."""
+    """The whole cluster answered: the index it has come to, which life of its store this is, and the cluster's ID."""
 
     index: int
     life: int
+    cluster: str = ""
 
 
 class Looked(Struct, frozen=True):
