@@ -29,6 +29,7 @@ from aioetcd2 import (
     UnauthorizedError,
     V2DisabledError,
 )
+from aioetcd2._net.causes import _shown_in
 from aioetcd2.testing import EtcdServer, EtcdTLS
 
 from .misbehaver import Behaviour, Exchange, Misbehaver, answer, close, raw, reset
@@ -163,6 +164,21 @@ async def test_what_a_server_says(name: str) -> None:
         assert server.endpoint in text
     for words in said.words:
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("Bad status line: b'\\x15\\x03' ^", b"\x15\x03"),
+        ('got b"it\'s"', b"it's"),
+        ("nothing at all", b""),
+        ("a broken b'\\x' and b'\\x1'", b""),
+        ("no end b'abc", b""),
+        ("b'\u00fc'", b""),
+    ],
+)
+def test_what_a_text_shows_as_bytes(words: str, shown: bytes) -> None:
+    assert _shown_in(words) == shown
 
 
 async def test_another_protocol_is_passed_over_though_it_is_a_write() -> None:

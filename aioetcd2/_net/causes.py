@@ -94,13 +94,21 @@ def meaning_of(
 
 def _other_protocol(words: str) -> str:
     """Which protocol an answer is of that is no HTTP/1, by aiohttp's words that show it; empty = none that is known."""
-    shown = _SHOWN_BYTES.search(words)
-    begin = ast.literal_eval(shown[0]) if shown is not None else b""
+    begin = _shown_in(words)
     if begin.startswith(_TLS_ALERT):
         return "it speaks TLS: write https:// in the endpoint"
     if begin.startswith(b"\0") and begin[3:4] == _HTTP2_SETTINGS:
         return "it speaks HTTP/2 only, as etcd does where --listen-client-http-urls is set: give one of those URLs"
     return ""
+
+
+def _shown_in(words: str) -> bytes:
+    """The bytes that a text shows as Python does; empty = it shows none."""
+    shown = _SHOWN_BYTES.search(words)
+    try:
+        return bytes(ast.literal_eval(shown[0])) if shown is not None else b""
+    except (SyntaxError, ValueError):  # it only looks like that: a server may say what it likes
+        return b""
 
 
 def unconnected(endpoint: str, error: Exception) -> str:
