@@ -174,6 +174,7 @@ async def test_what_a_server_says(name: str) -> None:
         ("nothing at all", b""),
         ("a broken b'\\x' and b'\\x1'", b""),
         ("no end b'abc", b""),
+        ("no such escape b'\\z'", b""),
         ("b'\u00fc'", b""),
     ],
 )

@@ -37,7 +37,7 @@ _WRONG_NAME = (62, 64)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_SHOWN_BYTES = re.compile(r"""b(['"])(\\.|(?!\1).)*\1""")
+_SHOWN_BYTES = re.compile(r"""b(['"])(\\(x[0-9a-f]{2}|[nrt\\'"])|(?!\1)[^\\])*\1""")
 _TLS_ALERT = b"\x15\x03"
 _HTTP2_SETTINGS = b"\x04"
 """The type of the frame that a server of HTTP/2 sends first, behind the three bytes of its length."""
