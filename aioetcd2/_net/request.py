@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from enum import Enum
+from enum import IntEnum, auto
 from functools import lru_cache
 from urllib.parse import quote, quote_plus, urlencode
 
@@ -30,7 +30,7 @@ _READING = ("GET", "HEAD")
 _HARMLESS = (*_READING, "OPTIONS")
 
 
-class Replay(Enum):
+class Replay(IntEnum):
     """Whether a request may be sent again when its fate at one endpoint is unknown.
 
     Attributes:
@@ -40,9 +40,9 @@ class Replay(Enum):
         IF_UNSENT: Never: it has a condition, or does something else the second time.
     """
 
-    ALWAYS = "always"
-    IF_ALLOWED = "if_allowed"
-    IF_UNSENT = "if_unsent"
+    ALWAYS = auto()
+    IF_ALLOWED = auto()
+    IF_UNSENT = auto()
 
 
 class Request(Struct, frozen=True, gc=False):

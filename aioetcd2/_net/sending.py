@@ -51,7 +51,8 @@ class Life:
 
     def is_over(self, idle: float) -> bool:
         """Whether it has been idle for longer than some seconds, or for as long as the server has said."""
-        return self.uses >= self._most or time.monotonic() - self._answered_at > min(idle, self._idle)
+        longest = min(idle, self._idle)
+        return self.uses >= self._most or (longest < math.inf and time.monotonic() - self._answered_at > longest)
 
     def answered(self, keep_alive: str | None) -> None:
         """An answer has begun; a header of it tells for how long the connection will be kept, perhaps."""

@@ -7,7 +7,7 @@ import io
 import ssl as ssl_module
 import time
 from collections.abc import Container, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import NoReturn, cast
 
 import aiohttp
@@ -25,7 +25,7 @@ from ..models import HTTPResult
 from .addresses import at_address, keep_alive
 from .causes import meaning_of
 from .credentials import Credentials
-from .deadlines import Deadline, Lengths
+from .deadlines import Lengths
 from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
@@ -53,6 +53,7 @@ _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()
+_NO_WAIT = nullcontext()
 
 
 class Transport:
@@ -122,7 +123,7 @@ class Transport:
         while True:
             if not turns.begin():
                 await turns.wait()
-            began = time.monotonic()
+            began = time.monotonic() if self._adapts else 0.0
             try:
                 result = await self._exchange(endpoint, request, trusted, address)
             except ConnectError as error:
@@ -257,7 +258,10 @@ class Transport:
         deadlines = lengths.usual if request.timeout is None else lengths.at_most(request.timeout)
         wait: Wait | None = None
         try:
-            with deadlines.begin(patient=request.patient) as deadline, self._lend(deadline) as wait:
+            with (
+                deadlines.begin(patient=request.patient) as deadline,
+                _NO_WAIT if self._places is None else self._places.lend(deadline) as wait,
+            ):
                 response = await route.session.request(
                     request.method,
                     URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
@@ -279,9 +283,6 @@ class Transport:
             if type(error) is Lost and sending is not None and sending.was_reaped:
                 self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
             self._raise(endpoint, request, error, sending is not None and sending.sent)
-
-    def _lend(self, deadline: Deadline) -> AbstractContextManager[Wait | None]:
-        return nullcontext() if self._places is None else self._places.lend(deadline)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         body = bytearray()

@@ -23,7 +23,7 @@ next endpoint, it gives up: it raises what the pass as a whole amounts to (`sum_
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from itertools import product
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class NotServedError(InvalidResponseError):
     """The endpoint serves no such path, so that the request certainly was not carried out there."""
 
 
-class Outcome(Enum):
+class Outcome(IntEnum):
     """How a request fared at one endpoint."""
 
     UNSENT = auto()
@@ -59,7 +59,7 @@ class Outcome(Enum):
     ANSWERED = auto()
 
 
-class Place(Enum):
+class Place(IntEnum):
     """Where in its pass an endpoint was asked."""
 
     FIRST = auto()
@@ -108,6 +108,7 @@ def _judge(outcome: Outcome, replay: Replay, place: Place, writes: bool, repeat_
     return Verdict(step, cools, heals, heals and place is Place.AFTER_FAILURES, maybe_applied and writes)
 
 
+# The keys are ints, for an Enum's hash is computed in Python, with each call.
 _TABLE = {cell: _judge(*cell) for cell in product(Outcome, Replay, Place, (False, True), (False, True))}
 
 
