@@ -88,7 +88,7 @@ class Request(Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         body = "***" if self.secret else self.body
-        return f"Request({self}, {body!r}, {self.replay.value})"
+        return f"Request({self}, {body!r}, {self.replay.name.lower()})"
 
 
 def build(
