@@ -111,8 +111,9 @@ async def test_calls_leave_one_that_is_ill_or_silent(says: Behaviour, caplog: py
         while client.endpoints != (well, ill):
             await call_for(client, INTERVAL / 2)
             assert time.monotonic() < began + INTERVAL + 0.2 + SOON
-    assert len(caplog.records) == 1
-    assert caplog.records[0].getMessage().startswith(f"calls leave {ill}: ")
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith(f"calls leave {ill}: ")
+    assert sum("calls leave" in line for line in lines) == 1  # one that was under way may be answered there afterwards
 
 
 async def test_calls_stay_at_one_that_is_ill_while_no_other_is_healthy() -> None:

@@ -85,6 +85,8 @@ def meaning_of(
         words = " ".join(error.message.split())
         if other := _other_protocol(words):
             return ConnectError(endpoint, f"{other} ({words})")  # such a server has not understood a word of it
+        if _shows_nothing(words):
+            words += "; perhaps it speaks HTTP/2 only (see etcd's --listen-client-http-urls)"
         return InvalidResponseError(endpoint, f"not HTTP: {words}")
     words = text_for(request, words_of(error)) if isinstance(error, aiohttp.ClientPayloadError) else words_of(error)
     if endpoint.startswith("http:") and not heard:
@@ -109,6 +111,12 @@ def _shown_in(words: str) -> bytes:
         return bytes(ast.literal_eval(shown[0])) if shown is not None else b""
     except (SyntaxError, ValueError):  # it only looks like that: a server may say what it likes
         return b""
+
+
+def _shows_nothing(words: str) -> bool:
+    """Whether aiohttp shows an answer as empty, which begins with a zero byte then: older releases do so."""
+    shown = _SHOWN_BYTES.search(words)
+    return shown is not None and shown[0] in ("b''", 'b""')
 
 
 def unconnected(endpoint: str, error: Exception) -> str:
