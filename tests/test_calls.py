@@ -24,7 +24,7 @@ from .misbehaver import Behaviour, Exchange, Misbehaver, answer, close, hang, ke
 from .test_names import Names
 
 INTERVAL = 0.05
-SOON = 0.3
+SOON = 1.0
 
 LEADER = answer({"id": "1", "name": "m", "peerURLs": [], "clientURLs": []}, index=None, cluster=None)
 ELECTION = answer({"message": "During election"}, status=503, index=None, cluster=None)

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.skipif(not can_isolate(), reason="needs root, unshare and ip, to make a network"),
 ]
 
-SOON = 1.0
+SOON = 2.0
 BOUND = 1.0
 """Seconds of a header timeout, and of a probe interval."""
 

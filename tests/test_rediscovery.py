@@ -16,7 +16,7 @@ from .loops import A, B, C, Clock, Script, call, failover, finds_anew, ok, unsen
 from .misbehaver import Misbehaver, answer, key_event
 
 DEAD = "http://127.0.0.1:1"
-SOON = 0.2
+SOON = 1.0
 
 
 class Finder:

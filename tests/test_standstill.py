@@ -63,13 +63,14 @@ import asyncio, sys
 from aioetcd2 import Client
 
 async def main():
-    async with Client(sys.argv[1], header_timeout=0.5) as client:
-        await asyncio.gather(*(client.keys.get("/") for _ in range(30)))  # all are connected
+    async with Client(sys.argv[1], header_timeout=2.0) as client:
+        calls = (client.keys.get("/") for _ in range(30))
+        await asyncio.gather(*calls, return_exceptions=True)  # all are connected
         calls = [client.keys.get("/") if each % 2 else client.keys.set(f"/stopped/{each}", "v") for each in range(30)]
         tasks = [asyncio.ensure_future(call) for call in calls]
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         print("sent", flush=True)
-        await asyncio.sleep(0.1)  # it is stopped in here
+        await asyncio.sleep(0.2)  # it is stopped in here
         outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         print(sum(isinstance(each, Exception) for each in outcomes), flush=True)
 
@@ -80,7 +81,7 @@ asyncio.run(main())
 @pytest.mark.slow
 async def test_a_process_that_was_stopped_loses_no_answer_that_came_meanwhile(server: EtcdServer) -> None:
     async with FaultProxy(server.endpoint) as slow:
-        slow.latency = 0.15
+        slow.latency = 0.5
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", STOPPED, slow.endpoint, stdout=asyncio.subprocess.PIPE
         )
@@ -88,7 +89,7 @@ async def test_a_process_that_was_stopped_loses_no_answer_that_came_meanwhile(se
             assert process.stdout is not None
             assert await process.stdout.readline() == b"sent\n"
             process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(2.0)  # four header timeouts
+            await asyncio.sleep(4.0)  # two header timeouts
             process.send_signal(signal.SIGCONT)
             assert await asyncio.wait_for(process.stdout.readline(), 10) == b"0\n"
             assert await asyncio.wait_for(process.wait(), 10) == 0
