@@ -165,7 +165,7 @@ async def test_a_probe_that_fails(told: Told) -> None:
                 await asyncio.sleep(0.01)
         assert told.one(ProbeFailed).endpoint == first.endpoint
         assert told.one(ProbeFailed).error.endpoint == first.endpoint
-        assert told.kinds == ["ProbeFailed", "EndpointFailed", "Pinned"]
+        assert told.kinds[:3] == ["ProbeFailed", "EndpointFailed", "Pinned"], "an answer may be on its way meanwhile"
 
 
 async def test_lost_events_with_resync(told: Told, server: EtcdServer, prefix: str) -> None:

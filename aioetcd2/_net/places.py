@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 from weakref import WeakSet
@@ -79,15 +77,11 @@ class Places:
         config.on_connection_queued_end.append(ends)
         return config
 
-    @contextmanager
-    def lend(self, deadline: Deadline) -> Iterator[Wait]:
-        """Take note of it when the request that is sent meanwhile has to wait for a connection."""
+    def lend(self, deadline: Deadline) -> Wait:
+        """Take note of it when the request that this task sends next has to wait for a connection."""
         wait = Wait(deadline)
-        token = self._waiting.set(wait)
-        try:
-            yield wait
-        finally:
-            self._waiting.reset(token)
+        self._waiting.set(wait)
+        return wait
 
     def held_by(self, holder: Holder) -> None:
         """A stream holds a connection until it is closed."""

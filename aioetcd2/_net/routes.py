@@ -5,30 +5,30 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Container, Iterable
-from typing import Any, NamedTuple, cast
-from weakref import WeakSet
+from typing import cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver
+from msgspec import Struct
 from yarl import URL
 
 from .addresses import AvoidingResolver, host_of, other_address
 from .endpoints import socket_path
 from .places import Places
-from .sending import FitConnections, FitRequest, FreedResponse
+from .sending import Connections, FitRequest, FreedResponse
 
 _HEADERS = {"User-Agent": "aioetcd2", "Accept": "*/*", "Accept-Encoding": "identity"}
 """Said once for the whole session, which is cheaper than to have aiohttp add or skip its own each time."""
 
 
-class Route(NamedTuple):
-    """How to get to an endpoint: the session to use, the parts of the URL, and which connections are fit."""
+class Route(Struct):
+    """How to get to an endpoint: the session to use, the parts of the URL, and where the last answer came from."""
 
     session: aiohttp.ClientSession
     trusting: bool
     scheme: str
     authority: str
-    fit: FitConnections
+    peer: str = ""
 
     def address(self, peer: str) -> str | None:
         """The address that a connection has, if the name may have others."""
@@ -44,6 +44,9 @@ class Routes:
         places: What that lends, where it has a limit.
         trust_env: Whether proxies are taken from the environment.
         trace_configs: The caller's aiohttp traces.
+
+    Attributes:
+        connections: The connections that were made.
     """
 
     def __init__(
@@ -61,7 +64,8 @@ class Routes:
         self._places = places
         self._trust_env = trust_env
         self._trace_configs = list(trace_configs)
-        self._made: WeakSet[Any] = WeakSet()
+        self.connections = Connections(self._resolver.avoided)
+        self._request_class = FitRequest.among(self.connections)
         self._sessions: dict[str | None, aiohttp.ClientSession] = {}
         self._known: dict[str, Route] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -86,17 +90,8 @@ class Routes:
         if session is None:
             session = self._sessions[path] = self._make_session(path)
         scheme, _, authority = (endpoint if path is None else "http://localhost").partition("://")
-        route = self._known[endpoint] = Route(session, session.trust_env, scheme, authority, self.fit())
+        route = self._known[endpoint] = Route(session, session.trust_env, scheme, authority)
         return route
-
-    def fit(self) -> FitConnections:
-        """What chooses fit connections."""
-        return FitConnections(self._resolver.avoided, self._made)
-
-    @property
-    def connections(self) -> int:
-        """How many connections are open."""
-        return sum(each.connected for each in self._made)
 
     def known(self, endpoint: str) -> Route | None:
         """The route to an endpoint, if it was made."""
@@ -161,6 +156,6 @@ class Routes:
             headers=_HEADERS,
             trust_env=self._trust_env and path is None,
             trace_configs=traces,
-            request_class=FitRequest,
+            request_class=self._request_class,
             response_class=FreedResponse,
         )

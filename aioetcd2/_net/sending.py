@@ -51,7 +51,7 @@ class Life:
 
     def is_over(self, idle: float) -> bool:
         """Whether it has been idle for longer than some seconds, or for as long as the server has said."""
-        longest = min(idle, self._idle)
+        longest = min(self._idle, idle)
         return self.uses >= self._most or (longest < math.inf and time.monotonic() - self._answered_at > longest)
 
     def answered(self, keep_alive: str | None) -> None:
@@ -68,51 +68,104 @@ _lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
 """By connection: a connector of the caller's may serve several clients."""
 
 
+class Connections:
+    """The connections that one client has made, and what may be wrong with one that is idle.
+
+    Args:
+        avoided: Addresses, and when each was found to be bad: no connection goes there that was made before.
+    """
+
+    def __init__(self, avoided: Mapping[str, float]) -> None:
+        self._made: WeakSet[Any] = WeakSet()
+        self._avoided = avoided
+        self._told = False
+
+    @property
+    def open(self) -> int:
+        """How many are open."""
+        return sum(each.connected for each in self._made)
+
+    @property
+    def differ(self) -> bool:
+        """Whether one that is idle may be unfit even for a request that aiohttp repeats."""
+        return self._told or bool(self._avoided)
+
+    def add(self, protocol: Any, transport: Any) -> Life:
+        """Take in a new one."""
+        self._made.add(protocol)
+        life = _lives[protocol] = Life(transport)
+        return life
+
+    def is_avoided(self, life: Life) -> bool:
+        """Whether one goes to an address that was found to be bad after it was made."""
+        return life.born < self._avoided.get(life.address, 0.0)
+
+    def answered(self, response: aiohttp.ClientResponse) -> str:
+        """An answer has begun: take note of what it says of its connection. Returns the address that it came from."""
+        assert isinstance(response, FreedResponse)
+        life = response.life
+        told = response.headers.get(_KEEP_ALIVE)
+        if told is not None:
+            self._told = True
+        life.answered(told)
+        return life.address
+
+
 class FitRequest(aiohttp.ClientRequest):
     """A request that travels over a connection that is fit for it: aiohttp keeps them for 15 s, whatever servers say.
 
     Attributes:
+        connections: Among which it is sent.
+        chooses: Whether it may be refused by `UnfitError`.
         once: Whether it is sent once, so that aiohttp does not send it again where its connection proves to be closed.
         fresh: Whether it takes no connection that has carried another request.
         reuses: Whether its connection has carried another request.
-        over: Among which connections it has its choice.
-        life: What is known of its connection, once it has one.
     """
 
+    connections: Connections
+    chooses = False
     once = False
     fresh = False
     reuses = False
-    over: FitConnections
-    life: Life
+
+    @classmethod
+    def among(cls, connections: Connections) -> type[FitRequest]:
+        """The requests of one client; aiohttp makes them, and hands nothing else on to them."""
+        return type(cls.__name__, (cls,), {"connections": connections})
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Send it over a connection, or raise `UnfitError`."""
         transport = conn.transport
         life = _lives.get(conn.protocol)
         if life is None:
-            life = _lives[conn.protocol] = Life(transport)
-            self.over.made.add(conn.protocol)
-        elif self._is_unfit(life):
+            life = self.connections.add(conn.protocol, transport)
+        elif self.chooses and self._is_unfit(life):
             transport.abort()
             raise UnfitError
-        self.life = life
         self.reuses = life.uses > 0
         life.uses += 1
         if self.body:
             conn.add_callback(partial(_drop_what_is_unsent, transport))
-        return await super().send(conn)
+        response = await super().send(conn)
+        assert isinstance(response, FreedResponse)
+        response.life = life
+        return response
 
     def _is_unfit(self, life: Life) -> bool:
-        avoided = self.over.avoided
-        if avoided and life.born < avoided.get(life.address, 0.0):
+        connections = self.connections
+        if connections.differ and (connections.is_avoided(life) or life.is_over(math.inf)):
             return True
-        if not self.once:
-            return life.is_over(math.inf)
-        return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
+        return self.once and (self.fresh or life.is_over(WRITE_IDLE) or life.hears())
 
 
 class FreedResponse(aiohttp.ClientResponse):
-    """An answer whose connection is freed at once when it is given up, and not after a farewell of TLS."""
+    """An answer whose connection is freed at once when it is given up, and not after a farewell of TLS.
+
+    Attributes:
+        life: What is known of its connection.
+    """
+
+    life: Life
 
     def close(self) -> None:
         """Give it up."""
@@ -141,38 +194,15 @@ def _ear_for(transport: Any) -> Callable[[], bool]:
     return lambda: bool(poll.poll(0))
 
 
-class FitConnections:
-    """A client middleware that has aiohttp choose again until the connection is fit; a new one always is.
-
-    Args:
-        avoided: Addresses, and when each was found to be bad: no connection goes there that was made before.
-        made: Takes in each connection that is made.
-
-    Attributes:
-        address: Where the last answer came from.
-    """
-
-    __slots__ = ("address", "avoided", "made")
-
-    def __init__(self, avoided: Mapping[str, float], made: WeakSet[Any]) -> None:
-        self.avoided = avoided
-        self.made = made
-        self.address = ""
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        assert isinstance(request, FitRequest)
-        request.over = self
-        while True:
-            try:
-                response = await handler(request)
-            except UnfitError:
-                continue
-            life = request.life
-            life.answered(response.headers.get(_KEEP_ALIVE))
-            self.address = life.address
-            return response
+async def choose(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """A client middleware that has aiohttp choose again until the connection is fit; a new one always is."""
+    assert isinstance(request, FitRequest)
+    request.chooses = True
+    while True:
+        try:
+            return await handler(request)
+        except UnfitError:
+            continue
 
 
 class Lost(Exception):
@@ -212,7 +242,7 @@ class SendOnce:
         request.once = True
         request.fresh = self._fresh
         try:
-            return await handler(request)
+            return await choose(request, handler)
         except UNSENT:
             raise
         except aiohttp.ClientConnectionError as error:

@@ -7,7 +7,6 @@ import io
 import ssl as ssl_module
 import time
 from collections.abc import Container, Iterable
-from contextlib import nullcontext
 from typing import NoReturn, cast
 
 import aiohttp
@@ -31,7 +30,7 @@ from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Replay, Request
 from .routes import Routes
-from .sending import Authorize, Lost, SendOnce
+from .sending import Authorize, Lost, SendOnce, choose
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
 
@@ -53,7 +52,6 @@ _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()
-_NO_WAIT = nullcontext()
 
 
 class Transport:
@@ -189,7 +187,7 @@ class Transport:
     def address_of(self, endpoint: str) -> str | None:
         """Where the last answer of an endpoint came from, if its name may have other addresses."""
         route = self._routes.known(endpoint)
-        return None if route is None else route.address(route.fit.address)
+        return None if route is None else route.address(route.peer)
 
     def other_addresses(self, endpoint: str, address: str) -> list[str]:
         """The other addresses of the name of an endpoint, as far as they are known; not with a caller's connector."""
@@ -214,7 +212,7 @@ class Transport:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return self._routes.connections
+        return self._routes.connections.open
 
     @property
     def username(self) -> str | None:
@@ -235,17 +233,19 @@ class Transport:
             route = self._routes.make(endpoint)
         if shows_curl(DEBUG):
             self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
-        fit = route.fit if address is None else self._routes.fit()  # which does not count as where calls go
-        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (fit,)
-        headers = self._credentials.headers(endpoint) if trusted else {}
-        if route.trusting:
-            middlewares, headers = (Authorize(headers, trusted), *middlewares), {}
-        if request.content_type is not None:
-            headers = {**headers, "Content-Type": request.content_type}
+        connections = self._routes.connections
+        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         sending: SendOnce | None = None
         if once or request.writes or request.replay is not Replay.ALWAYS:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
-            middlewares = (sending, *middlewares)
+            middlewares = (sending,)
+        elif connections.differ:
+            middlewares = (choose,)
+        headers = self._credentials.headers(endpoint) if trusted else {}
+        if route.trusting:
+            middlewares, headers = (*middlewares, Authorize(headers, trusted)), {}
+        if request.content_type is not None:
+            headers = {**headers, "Content-Type": request.content_type}
         body = request.body
         if body is not None:
             self._tally.bytes_sent += len(body)
@@ -258,10 +258,9 @@ class Transport:
         deadlines = lengths.usual if request.timeout is None else lengths.at_most(request.timeout)
         wait: Wait | None = None
         try:
-            with (
-                deadlines.begin(patient=request.patient) as deadline,
-                _NO_WAIT if self._places is None else self._places.lend(deadline) as wait,
-            ):
+            with deadlines.begin(patient=request.patient) as deadline:
+                if self._places is not None:
+                    wait = self._places.lend(deadline)
                 response = await route.session.request(
                     request.method,
                     URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
@@ -273,16 +272,25 @@ class Transport:
                     server_hostname=server_hostname,
                 )
                 self._heard.add(endpoint)
+                peer = connections.answered(response)
+                if address is None:  # another one does not count as where calls go
+                    route.peer = peer
                 return response
-        except asyncio.TimeoutError as error:
-            if wait is not None and wait.waits and self._places is not None and not self.closed:
-                reason = f"no connection was free within {deadlines.seconds} s: {self._places.ran_out(endpoint)}"
-                raise ConnectError(endpoint, reason, no_free_connection=True) from error
-            self._raise(endpoint, request, error, sending is not None and sending.sent)
         except Exception as error:
-            if type(error) is Lost and sending is not None and sending.was_reaped:
-                self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
-            self._raise(endpoint, request, error, sending is not None and sending.sent)
+            self._lost(endpoint, request, error, sending, wait)
+
+    def _lost(
+        self, endpoint: str, request: Request, error: Exception, sending: SendOnce | None, wait: Wait | None
+    ) -> NoReturn:
+        """Raise what it means that no answer began, and note what it tells of the endpoint."""
+        if isinstance(error, asyncio.TimeoutError):
+            if wait is not None and wait.waits and self._places is not None and not self.closed:
+                seconds = self._lengths.at_most(request.timeout).seconds
+                reason = f"no connection was free within {seconds} s: {self._places.ran_out(endpoint)}"
+                raise ConnectError(endpoint, reason, no_free_connection=True) from error
+        elif type(error) is Lost and sending is not None and sending.was_reaped:
+            self._unfaithful[endpoint] = time.monotonic() + UNFAITHFUL_FOR
+        self._raise(endpoint, request, error, sending is not None and sending.sent)
 
     async def _read(self, endpoint: str, request: Request, content: aiohttp.StreamReader) -> bytes:
         body = bytearray()
