@@ -71,6 +71,31 @@ KEY_LINES = {
         r"  found http://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+",
         r"  /where is still 'at the first'",
     ],
+    "prometheus_metrics.py": [
+        r"All is well",
+        r"  aioetcd2_calls_total \d\.0",
+        r"  aioetcd2_watches_open 1\.0",
+        r'  aioetcd2_endpoint_fails{endpoint="http://127\.0\.0\.1:\d+"} 0\.0',
+        r"The endpoint is dead",
+        r'  aioetcd2_told_total{endpoint="http://127\.0\.0\.1:\d+",event="EndpointFailed"} 1\.0',
+        r'  aioetcd2_endpoint_fails{endpoint="http://127\.0\.0\.1:\d+"} 1\.0',
+        r"It is back",
+        r'  aioetcd2_told_total{endpoint="http://127\.0\.0\.1:\d+",event="EndpointRecovered"} 1\.0',
+        r'  aioetcd2_endpoint_fails{endpoint="http://127\.0\.0\.1:\d+"} 0\.0',
+    ],
+    "opentelemetry_metrics.py": [
+        r"All is well",
+        r"  aioetcd2\.calls {} \d",
+        r"  aioetcd2\.watches_open {} 1",
+        r"  aioetcd2\.endpoint_fails {'endpoint': 'http://127\.0\.0\.1:\d+'} 0",
+        r"The endpoint is dead",
+        r"  span 'look for web' has \['aioetcd2\.EndpointFailed'.*\]",
+        r"  aioetcd2\.endpoint_fails {'endpoint': 'http://127\.0\.0\.1:\d+'} 1",
+        r"  aioetcd2\.told {'event': 'EndpointFailed', 'endpoint': 'http://127\.0\.0\.1:\d+'} 1",
+        r"It is back",
+        r"  aioetcd2\.endpoint_fails {'endpoint': 'http://127\.0\.0\.1:\d+'} 0",
+        r"  aioetcd2\.told {'event': 'EndpointRecovered', 'endpoint': 'http://127\.0\.0\.1:\d+'} 1",
+    ],
 }
 
 
