@@ -21,7 +21,7 @@ class AuthAPI:
         users: The users.
         roles: The roles.
 
-    Example:
+    Examples:
         >>> await client.auth.users.add("root", "secret")
         >>> await client.auth.enable()
     """
@@ -58,7 +58,7 @@ class AuthAPI:
 class UsersAPI:
     """The users; `client.auth.users`.
 
-    Example:
+    Examples:
         >>> await client.auth.users.add("app", "secret")
         >>> await client.auth.users.grant("app", "reader")
     """
@@ -159,7 +159,7 @@ class RolesAPI:
     A key prefix is a pattern: `/a/*` covers everything below `/a/`, `/a` the key alone. The server matches the path as
     it was sent, so that `/a/*` permits listing `/a/`, and not `/a`.
 
-    Example:
+    Examples:
         >>> await client.auth.roles.add("reader")
         >>> await client.auth.roles.grant("reader", "/config/*", permission=Permission.READ)
     """

@@ -1,25 +1,26 @@
-"""Every error of this library, and the table that turns etcd's error codes into them.
+"""Every error of this library.
 
-::
-
-    EtcdError
-    ├── ClientClosedError
-    ├── InvalidEndpointError, NoEndpointsError      (also ValueError)
-    ├── DiscoveryError
-    ├── ClusterError                                .errors, .maybe_applied
-    ├── ClusterMismatchError                        .maybe_applied
-    ├── V2DisabledError                             .server_version
-    ├── NoNodeError                                 a property of a response without a node
-    ├── RedirectError                               .maybe_applied
-    ├── InvalidResponseError                        .endpoint, .reason, .maybe_applied, .status, .body
-    ├── EndpointError                               .endpoint, .reason, .maybe_applied
-    │   ├── ConnectError                            never sent
-    │   ├── HeaderTimeoutError                      (also TimeoutError)
-    │   ├── ConnectionLostError
-    │   ├── NoLeaderError
-    │   └── ServerError                             .status
-    └── APIError                                    .code, .message, .cause, .index, .status
-        └── one class per error code, and those of members and auth
+```
+EtcdError
+├── ClientClosedError
+├── InvalidEndpointError        also ValueError
+├── NoEndpointsError            also ValueError
+├── DiscoveryError
+├── ClusterError                .errors, .maybe_applied
+├── ClusterMismatchError        .maybe_applied
+├── V2DisabledError             .server_version
+├── NoNodeError                 a property of a response without a node
+├── RedirectError               .maybe_applied
+├── InvalidResponseError        .endpoint, .status, .body, .maybe_applied
+├── EndpointError               .endpoint, .reason, .maybe_applied
+│   ├── ConnectError            never sent
+│   ├── HeaderTimeoutError      also TimeoutError
+│   ├── ConnectionLostError
+│   ├── NoLeaderError
+│   └── ServerError             .status
+└── APIError                    .code, .message, .cause, .index, .status
+    └── one class per error code, and those of members and auth
+```
 
 What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
 each try. Where all of them did answer, only not as an etcd does, it raises `InvalidResponseError`. What a healthy
@@ -473,7 +474,42 @@ class AuthError(APIError):
 
 
 class ErrorCode(IntEnum):
-    """etcd's v2 error codes; the same in every release from 2.3 to 3.5."""
+    """etcd's v2 error codes; the same in every release from 2.3 to 3.5.
+
+    Attributes:
+        KEY_NOT_FOUND: 100, a `KeyNotFoundError`.
+        TEST_FAILED: 101, a `CompareFailedError`.
+        NOT_FILE: 102, a `NotFileError`.
+        NO_MORE_PEER: 103, an `APIError`.
+        NOT_DIR: 104, a `NotDirError`.
+        NODE_EXIST: 105, a `NodeExistsError`.
+        KEY_IS_PRESERVED: 106, an `APIError`.
+        ROOT_READ_ONLY: 107, a `RootReadOnlyError`.
+        DIR_NOT_EMPTY: 108, a `DirNotEmptyError`.
+        EXISTING_PEER_ADDR: 109, an `APIError`.
+        UNAUTHORIZED: 110, an `UnauthorizedError`.
+        VALUE_REQUIRED: 200, an `APIError`.
+        PREV_VALUE_REQUIRED: 201, a `PrevValueRequiredError`.
+        TTL_NAN: 202, an `InvalidTTLError`.
+        INDEX_NAN: 203, an `InvalidIndexError`.
+        VALUE_OR_TTL_REQUIRED: 204, an `APIError`.
+        TIMEOUT_NAN: 205, an `APIError`.
+        NAME_REQUIRED: 206, an `APIError`.
+        INDEX_OR_VALUE_REQUIRED: 207, an `APIError`.
+        INDEX_VALUE_MUTEX: 208, an `APIError`.
+        INVALID_FIELD: 209, an `InvalidFieldError`.
+        INVALID_FORM: 210, an `InvalidFormError`.
+        REFRESH_VALUE: 211, an `APIError`.
+        REFRESH_TTL_REQUIRED: 212, an `APIError`.
+        RAFT_INTERNAL: 300, a `RaftInternalError`, or a `NoLeaderError` of an endpoint.
+        LEADER_ELECT: 301, a `LeaderElectError`, or a `NoLeaderError` of an endpoint.
+        WATCHER_CLEARED: 400, a `WatcherClearedError`.
+        EVENT_INDEX_CLEARED: 401, an `EventIndexClearedError`.
+        STANDBY_INTERNAL: 402, an `APIError`.
+        INVALID_ACTIVE_SIZE: 403, an `APIError`.
+        INVALID_REMOVE_DELAY: 404, an `APIError`.
+        CLIENT_INTERNAL: 500, an `APIError`.
+    """
 
     KEY_NOT_FOUND = 100
     TEST_FAILED = 101
