@@ -42,6 +42,13 @@ KEY_LINES = {
         r"set      {'/services/web': '10\.0\.0\.3:80', '/services/mail': '10\.0\.0\.4:25'}",
         r"expire   {'/services/web': '10\.0\.0\.3:80'}",
     ],
+    "register.py": [
+        r"create            /services/web/10\.0\.0\.1:80",
+        r"after an outage   /services/web/10\.0\.0\.1:80",
+        r"delete            /services/web/10\.0\.0\.1:80",
+        r"create            /services/web/10\.0\.0\.1:80",
+        r"compareAndDelete  /services/web/10\.0\.0\.1:80",
+    ],
     "counter.py": [r"10 tasks raised the counter 10 times each: it is 100", r"[1-9]\d{2,} tries, .*"],
     "members.py": [
         r"Three members",
