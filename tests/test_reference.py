@@ -49,7 +49,7 @@ def test_each_public_name_has_a_place(name: str) -> None:
     ids=lambda kind: kind.__name__,
 )
 def test_each_field_is_told(kind: type) -> None:
-    told = re.findall(r"^        (\w+)(?: \(.+?\))?: ", kind.__doc__ or "", re.MULTILINE)
+    told = re.findall(r"^    (\w+)(?: \(.+?\))?: ", inspect.getdoc(kind) or "", re.MULTILINE)
     if issubclass(kind, enum.Enum):
         assert told == list(kind.__members__)
     elif issubclass(kind, msgspec.Struct):
@@ -61,5 +61,5 @@ def test_each_field_is_told(kind: type) -> None:
 def test_each_code_is_told_with_its_class(code: ErrorCode) -> None:
     kind = responses.class_for_code(code)
     assert re.search(
-        rf"^        {code.name}: {int(code)}, an? `{kind.__name__}`", ErrorCode.__doc__ or "", re.MULTILINE
+        rf"^    {code.name}: {int(code)}, an? `{kind.__name__}`", inspect.getdoc(ErrorCode) or "", re.MULTILINE
     )
