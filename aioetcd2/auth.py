@@ -18,10 +18,10 @@ class AuthAPI:
     without one the server answers after 7 to 14 s.
 
     Attributes:
-        users: The users.
-        roles: The roles.
+        users (UsersAPI): The users.
+        roles (RolesAPI): The roles.
 
-    Example:
+    Examples:
         >>> await client.auth.users.add("root", "secret")
         >>> await client.auth.enable()
     """
@@ -58,7 +58,7 @@ class AuthAPI:
 class UsersAPI:
     """The users; `client.auth.users`.
 
-    Example:
+    Examples:
         >>> await client.auth.users.add("app", "secret")
         >>> await client.auth.users.grant("app", "reader")
     """
@@ -72,6 +72,9 @@ class UsersAPI:
 
     async def get(self, name: str) -> User:
         """One user.
+
+        Args:
+            name: The name of the user.
 
         Raises:
             UserNotFoundError: There is no such user.
@@ -101,6 +104,9 @@ class UsersAPI:
 
     async def remove(self, name: str) -> None:
         """Remove a user; root only while auth is off. Sent at most once.
+
+        Args:
+            name: The name of the user.
 
         Raises:
             UserNotFoundError: There is no such user.
@@ -159,9 +165,9 @@ class RolesAPI:
     A key prefix is a pattern: `/a/*` covers everything below `/a/`, `/a` the key alone. The server matches the path as
     it was sent, so that `/a/*` permits listing `/a/`, and not `/a`.
 
-    Example:
-        >>> await client.auth.roles.add("reader")
-        >>> await client.auth.roles.grant("reader", "/config/*", permission=Permission.READ)
+    Examples:
+        >>> await client.auth.roles.add("web")
+        >>> await client.auth.roles.grant("web", "/config/*", permission=Permission.READ)
     """
 
     def __init__(self, client: Caller) -> None:
@@ -174,6 +180,9 @@ class RolesAPI:
     async def get(self, name: str) -> Role:
         """One role.
 
+        Args:
+            name: The name of the role.
+
         Raises:
             RoleNotFoundError: There is no such role.
         """
@@ -182,6 +191,9 @@ class RolesAPI:
     async def add(self, name: str) -> Role:
         """Add a role that permits nothing yet. Sent at most once.
 
+        Args:
+            name: The name of the role.
+
         Raises:
             RoleExistsError: There is such a role.
         """
@@ -189,6 +201,9 @@ class RolesAPI:
 
     async def remove(self, name: str) -> None:
         """Remove a role, but root. Sent at most once.
+
+        Args:
+            name: The name of the role.
 
         Raises:
             RoleNotFoundError: There is no such role.

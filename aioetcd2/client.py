@@ -6,7 +6,7 @@ import asyncio
 import ssl as ssl_module
 import sys
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from types import TracebackType
@@ -26,7 +26,7 @@ from ._net.options import (
     check_switches,
     check_traces,
 )
-from ._net.raw import Fields, raw
+from ._net.raw import raw
 from ._net.redirects import at_most_ten
 from ._net.rediscovery import Rediscovery
 from ._net.reporter import Reporter
@@ -82,7 +82,7 @@ class EndpointSelection(Enum):
 
 
 class ClientOptions(TypedDict, total=False):
-    """The keyword options of `Client`, for `Client.from_srv()`."""
+    """The keyword options of `Client`, for `Client.from_srv()`; each means what it means there."""
 
     username: str | None
     password: str | None
@@ -138,13 +138,19 @@ class Client:
             and in their order. It must not block, and may call what is no coroutine; what it raises is logged once,
             and harms nothing.
 
+    Attributes:
+        keys (KeysAPI): The keys: get, set, compare-and-swap, watch.
+        members (MembersAPI): The members of the cluster.
+        auth (AuthAPI): Users and roles.
+        stats (StatsAPI): What the members count.
+
     Raises:
         InvalidEndpointError: An endpoint is none.
         NoEndpointsError: There are no endpoints.
         TypeError: An option is of another type; the message says how to write it.
         ValueError: A number is negative, or the user name can't be sent.
 
-    Example:
+    Examples:
         >>> async with Client("http://127.0.0.1:2379") as client:
         ...     await client.keys.set("/foo", "bar")
     """
@@ -289,7 +295,11 @@ class Client:
 
     @property
     def counters(self) -> Counters:
-        """What this client has done so far: a snapshot."""
+        """What this client has done so far: a snapshot.
+
+        Read it in the thread of the event loop, as all of a client: elsewhere it may raise `RuntimeError` while a
+        connection comes or goes.
+        """
         tally = self._reporter.tally
         return Counters(
             calls=tally.calls,
@@ -430,8 +440,8 @@ class Client:
         method: str,
         path: str,
         *,
-        params: Fields | None = None,
-        form: Fields | None = None,
+        params: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        form: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
         json: Any = None,
         one_shot: bool | None = None,
     ) -> HTTPResult:
@@ -440,8 +450,8 @@ class Client:
         Args:
             method: The HTTP method.
             path: The path as text; it is encoded as a key is, and can have no `.` or `..` segment.
-            params: The query.
-            form: A form for the body.
+            params: The query: a mapping, or pairs of a name and a value.
+            form: A form for the body, in the same way.
             json: A value to send as JSON instead, if not `None`.
             one_shot: Whether it must not be sent again once an endpoint may have received it. `None` = as a write, at
                 most once, but for GET and HEAD.

@@ -49,9 +49,11 @@ class SRVDiscoverer:
     Needs the extra `srv` (`pip install "aioetcd2[srv]"`), which brings dnspython.
 
     Args:
-        resolver: A resolver of dnspython, or one of yours that needs none; `None` = as the system is configured.
+        resolver (dns.asyncresolver.Resolver | None): A resolver of dnspython, or an object of yours with
+            `await resolve(name, "SRV")`, which gives records with a `priority`, `weight`, `port` and `target`.
+            `None` = as the system is configured.
 
-    Example:
+    Examples:
         >>> await SRVDiscoverer().discover("example.com")
         ['https://etcd0.example.com:2379', 'https://etcd1.example.com:2379']
     """

@@ -1,25 +1,26 @@
-"""Every error of this library, and the table that turns etcd's error codes into them.
+"""Every error of this library.
 
-::
-
-    EtcdError
-    ├── ClientClosedError
-    ├── InvalidEndpointError, NoEndpointsError      (also ValueError)
-    ├── DiscoveryError
-    ├── ClusterError                                .errors, .maybe_applied
-    ├── ClusterMismatchError                        .maybe_applied
-    ├── V2DisabledError                             .server_version
-    ├── NoNodeError                                 a property of a response without a node
-    ├── RedirectError                               .maybe_applied
-    ├── InvalidResponseError                        .endpoint, .reason, .maybe_applied, .status, .body
-    ├── EndpointError                               .endpoint, .reason, .maybe_applied
-    │   ├── ConnectError                            never sent
-    │   ├── HeaderTimeoutError                      (also TimeoutError)
-    │   ├── ConnectionLostError
-    │   ├── NoLeaderError
-    │   └── ServerError                             .status
-    └── APIError                                    .code, .message, .cause, .index, .status
-        └── one class per error code, and those of members and auth
+```
+EtcdError
+├── ClientClosedError
+├── InvalidEndpointError        also ValueError
+├── NoEndpointsError            also ValueError
+├── DiscoveryError
+├── ClusterError                .errors, .maybe_applied
+├── ClusterMismatchError        .maybe_applied
+├── V2DisabledError             .server_version
+├── NoNodeError                 a property of a response without a node
+├── RedirectError               .maybe_applied
+├── InvalidResponseError        .endpoint, .status, .body, .maybe_applied
+├── EndpointError               .endpoint, .reason, .maybe_applied
+│   ├── ConnectError            never sent
+│   ├── HeaderTimeoutError      also TimeoutError
+│   ├── ConnectionLostError
+│   ├── NoLeaderError
+│   └── ServerError             .status
+└── APIError                    .code, .message, .cause, .index, .status
+    └── one class per error code, and those of members and auth
+```
 
 What one endpoint did wrong is an `EndpointError`; a call raises `ClusterError`, which holds one of them for
 each try. Where all of them did answer, only not as an etcd does, it raises `InvalidResponseError`. What a healthy
@@ -117,11 +118,12 @@ class ClusterMismatchError(EtcdError):
     """Two endpoints of one client belong to two different clusters (`X-Etcd-Cluster-Id` differs).
 
     Attributes:
-        expected: The cluster this client has been talking to.
-        actual: The cluster that the endpoint belongs to.
-        endpoint: The endpoint that answered for another cluster.
-        reason: What is wrong with it, without the endpoint.
-        maybe_applied: Whether the request was a write that the other cluster may have carried out; never for a read.
+        expected (str): The cluster this client has been talking to.
+        actual (str): The cluster that the endpoint belongs to.
+        endpoint (str): The endpoint that answered for another cluster.
+        reason (str): What is wrong with it, without the endpoint.
+        maybe_applied (bool): Whether the request was a write that the other cluster may have carried out; never for a
+            read.
     """
 
     def __init__(
@@ -147,8 +149,8 @@ class V2DisabledError(EtcdError):
     The v2 API is off by default from etcd 3.4 on, and gone from 3.6 on, where its flag keeps etcd from starting.
 
     Attributes:
-        server_version: What the server says of itself at `/version`.
-        endpoint: The endpoint that was asked.
+        server_version (str): What the server says of itself at `/version`.
+        endpoint (str): The endpoint that was asked.
     """
 
     def __init__(self, endpoint: str, server_version: str) -> None:
@@ -172,7 +174,7 @@ class RedirectError(EtcdError):
     """A redirect could not be followed: too many, refused, or with a missing or bad `Location`.
 
     Attributes:
-        maybe_applied: Whether the request was a write, and the answer one that says nothing of its fate.
+        maybe_applied (bool): Whether the request was a write, and the answer one that says nothing of its fate.
     """
 
     def __init__(self, words: str = "", *, maybe_applied: bool = False) -> None:
@@ -184,9 +186,9 @@ class EndpointError(EtcdError):
     """One try at one endpoint failed.
 
     Attributes:
-        endpoint: Where it was tried.
-        reason: What went wrong, without the endpoint.
-        maybe_applied: Whether the request was a write that the server may have carried out all the same.
+        endpoint (str): Where it was tried.
+        reason (str): What went wrong, without the endpoint.
+        maybe_applied (bool): Whether the request was a write that the server may have carried out all the same.
     """
 
     def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False) -> None:
@@ -200,10 +202,10 @@ class ConnectError(EndpointError):
     """No connection: name lookup, connect or TLS failed. The request was never sent.
 
     Attributes:
-        ours: Whether it is this process that has no descriptor, no memory or no connection left, which says nothing of
-            the endpoint.
-        no_free_connection: Whether no connection of the `connector` that was given to the client came free within
-            the header timeout; `ours` is true then.
+        ours (bool): Whether it is this process that has no descriptor, no memory or no connection left, which says
+            nothing of the endpoint.
+        no_free_connection (bool): Whether no connection of the `connector` that was given to the client came free
+            within the header timeout; `ours` is true then.
     """
 
     def __init__(
@@ -239,7 +241,7 @@ class ServerError(EndpointError):
     """Any other 5xx.
 
     Attributes:
-        status: The HTTP status.
+        status (int): The HTTP status.
     """
 
     def __init__(self, endpoint: str, reason: str, *, maybe_applied: bool = False, status: int = 500) -> None:
@@ -251,11 +253,11 @@ class InvalidResponseError(EtcdError):
     """The answer is not one of etcd's v2 API: not JSON, of a wrong shape, empty, or too long.
 
     Attributes:
-        endpoint: Where it came from.
-        reason: What is wrong with it, without the endpoint.
-        maybe_applied: Whether the request was a write that may have been carried out all the same.
-        status: The HTTP status.
-        body: The first bytes of the answer.
+        endpoint (str): Where it came from.
+        reason (str): What is wrong with it, without the endpoint.
+        maybe_applied (bool): Whether the request was a write that may have been carried out all the same.
+        status (int): The HTTP status.
+        body (bytes): The first bytes of the answer.
     """
 
     BODY_LIMIT = 200
@@ -293,8 +295,9 @@ class ClusterError(EtcdError):
     """No endpoint answered.
 
     Attributes:
-        errors: One `EndpointError` for each try, in their order.
-        maybe_applied: Whether the request was a write that may have taken effect. If so, read before writing again.
+        errors (tuple[EndpointError, ...]): One `EndpointError` for each try, in their order.
+        maybe_applied (bool): Whether the request was a write that may have taken effect. If so, read before writing
+            again.
     """
 
     def __init__(self, request: str, errors: Iterable[EndpointError]) -> None:
@@ -320,12 +323,12 @@ class APIError(EtcdError):
     """What a healthy etcd answered instead of doing what was asked.
 
     Attributes:
-        code: etcd's errorCode; 0 where the answer has none (members, auth and stats, plain text).
-        message: etcd's message for that code, or its own words where there is no code.
-        cause: What it was about, mostly a key; may be empty.
-        index: The cluster's index; 0 where the server names none.
-        status: The HTTP status.
-        endpoint: Which endpoint answered.
+        code (int): etcd's errorCode; 0 where the answer has none (members, auth and stats, plain text).
+        message (str): etcd's message for that code, or its own words where there is no code.
+        cause (str): What it was about, mostly a key; may be empty.
+        index (int): The cluster's index; 0 where the server names none.
+        status (int): The HTTP status.
+        endpoint (str): Which endpoint answered.
     """
 
     def __init__(
@@ -390,7 +393,7 @@ class UnauthorizedError(APIError):
     The server does not tell these apart.
 
     Attributes:
-        username: The user as whom the request was sent; `None` = without credentials.
+        username (str | None): The user as whom the request was sent; `None` = without credentials.
     """
 
     username: str | None = None
@@ -473,7 +476,42 @@ class AuthError(APIError):
 
 
 class ErrorCode(IntEnum):
-    """etcd's v2 error codes; the same in every release from 2.3 to 3.5."""
+    """etcd's v2 error codes; the same in every release from 2.3 to 3.5.
+
+    Attributes:
+        KEY_NOT_FOUND: 100, a `KeyNotFoundError`.
+        TEST_FAILED: 101, a `CompareFailedError`.
+        NOT_FILE: 102, a `NotFileError`.
+        NO_MORE_PEER: 103, an `APIError`.
+        NOT_DIR: 104, a `NotDirError`.
+        NODE_EXIST: 105, a `NodeExistsError`.
+        KEY_IS_PRESERVED: 106, an `APIError`.
+        ROOT_READ_ONLY: 107, a `RootReadOnlyError`.
+        DIR_NOT_EMPTY: 108, a `DirNotEmptyError`.
+        EXISTING_PEER_ADDR: 109, an `APIError`.
+        UNAUTHORIZED: 110, an `UnauthorizedError`.
+        VALUE_REQUIRED: 200, an `APIError`.
+        PREV_VALUE_REQUIRED: 201, a `PrevValueRequiredError`.
+        TTL_NAN: 202, an `InvalidTTLError`.
+        INDEX_NAN: 203, an `InvalidIndexError`.
+        VALUE_OR_TTL_REQUIRED: 204, an `APIError`.
+        TIMEOUT_NAN: 205, an `APIError`.
+        NAME_REQUIRED: 206, an `APIError`.
+        INDEX_OR_VALUE_REQUIRED: 207, an `APIError`.
+        INDEX_VALUE_MUTEX: 208, an `APIError`.
+        INVALID_FIELD: 209, an `InvalidFieldError`.
+        INVALID_FORM: 210, an `InvalidFormError`.
+        REFRESH_VALUE: 211, an `APIError`.
+        REFRESH_TTL_REQUIRED: 212, an `APIError`.
+        RAFT_INTERNAL: 300, a `RaftInternalError`, or a `NoLeaderError` of an endpoint.
+        LEADER_ELECT: 301, a `LeaderElectError`, or a `NoLeaderError` of an endpoint.
+        WATCHER_CLEARED: 400, a `WatcherClearedError`.
+        EVENT_INDEX_CLEARED: 401, an `EventIndexClearedError`.
+        STANDBY_INTERNAL: 402, an `APIError`.
+        INVALID_ACTIVE_SIZE: 403, an `APIError`.
+        INVALID_REMOVE_DELAY: 404, an `APIError`.
+        CLIENT_INTERNAL: 500, an `APIError`.
+    """
 
     KEY_NOT_FOUND = 100
     TEST_FAILED = 101

@@ -5,26 +5,20 @@ from __future__ import annotations
 import math
 from copy import copy
 from datetime import timedelta
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ._net.request import check_seconds, check_text
-from ._v2.keys import KeysEngine
 from ._v2.requests import PREFIX
 from .models import Response
 from .watch import Watcher
+
+if TYPE_CHECKING:
+    from .client import Client
 
 __all__ = ["KeysAPI"]
 
 MAX_TTL = 7_000_000_000
 """Somewhat above this the server's clock overflows, and it makes the key permanent without a word."""
-
-
-class _Client(Protocol):
-    """What the keys need of a client."""
-
-    _quorum: bool
-
-    def _keys_engine(self, prefix: str) -> KeysEngine: ...
 
 
 class KeysAPI:
@@ -47,15 +41,16 @@ class KeysAPI:
 
     Args:
         client: The client that sends the requests.
-        prefix: Where the server has its keys; a longer one confines these keys to a subtree.
+        prefix: Where the server has its keys, `/v2/keys`; a longer one, as `/v2/keys/app`, confines these keys to a
+            subtree.
 
-    Example:
+    Examples:
         >>> await client.keys.set("/config/port", "8080", ttl=60)
         >>> (await client.keys.get("/config/port")).value
         '8080'
     """
 
-    def __init__(self, client: _Client, prefix: str = PREFIX) -> None:
+    def __init__(self, client: Client, prefix: str = PREFIX) -> None:
         self._engine = client._keys_engine(prefix)
         self._quorum = client._quorum
 
@@ -73,7 +68,7 @@ class KeysAPI:
             TypeError: It is no number.
             ValueError: It is zero or less, or has no end.
 
-        Example:
+        Examples:
             >>> await client.keys.within(0.5).refresh("/lease", 5, prev_index=index)
         """
         hurried = copy(self)

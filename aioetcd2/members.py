@@ -20,7 +20,7 @@ class MembersAPI:
     Every call raises `ClusterError` where no endpoint answered, and `UnauthorizedError` where auth is on and the user
     is not root (`list` and `leader` are open to everyone). An unhealthy cluster answers 500 without a reason.
 
-    Example:
+    Examples:
         >>> for member in await client.members.list():
         ...     print(member.name, member.client_urls)
     """

@@ -68,8 +68,8 @@ class Node(Struct, frozen=True, gc=False, rename="camel"):
         value: The value; `None` for a directory and for a deleted key.
         dir: Whether it is a directory.
         nodes: What a listed directory holds, hidden keys (`_...`) left out as the server does.
-        created_index: The index at which it was created; a plain `set` creates anew.
-        modified_index: The index of its last change.
+        created_index (int): The index at which it was created; a plain `set` creates anew.
+        modified_index (int): The index of its last change.
         ttl: Seconds left, rounded up; 0 at its end, for as long as the cluster has not removed it: half a second, or
             until there is a leader again. `None` = no TTL: the key is permanent.
         expiration: When it expires, aware and in UTC whatever offset the server writes; `None` = never.
@@ -248,7 +248,13 @@ class Member(Struct, frozen=True):
 
 
 class Permission(Enum):
-    """What a role lets its users do below a key prefix."""
+    """What a role lets its users do below a key prefix.
+
+    Attributes:
+        READ: Get, list and watch.
+        WRITE: Set, create, update, refresh and delete.
+        READ_WRITE: Both.
+    """
 
     READ = "read"
     WRITE = "write"
@@ -326,7 +332,15 @@ class SelfStats(Struct, frozen=True, rename="camel"):
 
 
 class Latency(Struct, frozen=True, rename="camel"):
-    """How long a follower takes to answer its leader, in milliseconds."""
+    """How long a follower takes to answer its leader, in milliseconds.
+
+    Attributes:
+        current: The last time.
+        average: The mean of all.
+        standard_deviation: Their standard deviation.
+        minimum: The shortest.
+        maximum: The longest.
+    """
 
     current: float = 0.0
     average: float = 0.0
@@ -336,7 +350,12 @@ class Latency(Struct, frozen=True, rename="camel"):
 
 
 class Counts(Struct, frozen=True):
-    """How many of a leader's requests to a follower failed and succeeded."""
+    """How many of a leader's requests to a follower failed and succeeded.
+
+    Attributes:
+        fail: Those that failed.
+        success: Those that succeeded.
+    """
 
     fail: int = 0
     success: int = 0
@@ -370,6 +389,21 @@ class StoreStats(Struct, frozen=True, rename="camel"):
     """What `/v2/stats/store` says: how often the operations of one member's store succeeded and failed.
 
     Attributes:
+        gets_success: Gets of a key that is there.
+        gets_fail: Gets of a key that is not.
+        sets_success: Sets without a condition.
+        sets_fail: Those that were refused.
+        delete_success: Deletions without a condition.
+        delete_fail: Those that were refused.
+        update_success: Updates of a key that is there, without another condition.
+        update_fail: Those that were refused.
+        create_success: Creations of a key that was not there.
+        create_fail: Those that were refused.
+        compare_and_swap_success: Compare-and-sets whose condition held.
+        compare_and_swap_fail: Those that were refused.
+        compare_and_delete_success: Compare-and-deletes whose condition held.
+        compare_and_delete_fail: Those that were refused.
+        expire_count: Keys that have expired.
         watchers: How many watches are open at that member.
     """
 

@@ -14,7 +14,7 @@ __all__ = ["StatsAPI"]
 class StatsAPI:
     """Statistics of the cluster; `client.stats`. They are open to everyone, and counted since a member's start.
 
-    Example:
+    Examples:
         >>> (await client.stats.store()).watchers
         0
     """

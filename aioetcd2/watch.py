@@ -34,7 +34,7 @@ class Watcher:
     keeps. Nothing is read ahead of `next()` but what the connection holds, so that a slow consumer costs no memory; one
     that falls behind by more than the server keeps gets `EventIndexClearedError`.
 
-    Example:
+    Examples:
         >>> async for event in client.keys.watch("/services", recursive=True):
         ...     print(event.action, event.key, event.prev_value)
     """

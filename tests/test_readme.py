@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,15 @@ def test_parsing() -> None:
     assert python_blocks(text) == [Block(3, "import one", True), Block(11, "import two\n\nthree", False)]
     with pytest.raises(AssertionError, match="line 1 has no end"):
         python_blocks("```python\nimport one\n")
+
+
+def test_pypi_gets_no_link_that_leads_nowhere() -> None:
+    """There are no files beside the README there; `pyproject.toml` says what becomes of links to them."""
+    project = pytest.importorskip("tomllib").loads(README.with_name("pyproject.toml").read_text("utf-8"))
+    text = README.read_text("utf-8")
+    for each in project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(each["pattern"], each["replacement"], text)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)", text, re.MULTILINE)
+    assert [each for each in targets if not each.startswith(("#", "https://"))] == []
+    assert re.findall(r"\]\[", text) == []
+    assert "What a watch promises says how" in text
