@@ -157,7 +157,7 @@ class EtcdServer:
         endpoint: The client URL.
         log: The file that holds what the process prints.
 
-    Example:
+    Examples:
         >>> async with EtcdServer() as server, Client(server.endpoints) as client:
         ...     await client.keys.set("/foo", "bar")
     """
@@ -347,7 +347,7 @@ class EtcdCluster:
     Attributes:
         members: The members, each an `EtcdServer`.
 
-    Example:
+    Examples:
         >>> async with EtcdCluster(size=3) as cluster, Client(cluster.endpoints) as client:
         ...     await cluster.members[0].kill()
         ...     await client.keys.set("/foo", "bar")

@@ -102,10 +102,12 @@ def test_keep_alive_leaves_time_to_travel(monkeypatch: pytest.MonkeyPatch) -> No
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     life = Life(FakeTransport())
-    life.answered('Timeout="5", max=3')
+    life.answered_at = 0.0
+    life.is_told('Timeout="5", max=3')
     for now[0], over in ((3.9, False), (4.1, True)):
         assert life.is_over(99) is over
-    life.answered("timeout=1")
+    life.answered_at = now[0]
+    life.is_told("timeout=1")
     now[0] += 0.6
     assert life.is_over(99)
     now[0] -= 0.2

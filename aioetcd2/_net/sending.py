@@ -35,9 +35,10 @@ class Life:
         born: When it was made, monotonic.
         uses: How many requests it has carried.
         hears: Whether the other side has closed it, or said what nobody asked for; asked while it is idle.
+        answered_at: When the last answer began, monotonic.
     """
 
-    __slots__ = ("_answered_at", "_idle", "_most", "address", "born", "hears", "uses")
+    __slots__ = ("_idle", "_most", "address", "answered_at", "born", "hears", "uses")
 
     def __init__(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
@@ -45,23 +46,21 @@ class Life:
         self.born = time.monotonic()
         self.uses = 0
         self.hears = _ear_for(transport)
-        self._answered_at = 0.0
+        self.answered_at = 0.0
         self._idle = math.inf
         self._most = math.inf
 
     def is_over(self, idle: float) -> bool:
         """Whether it has been idle for longer than some seconds, or for as long as the server has said."""
         longest = min(self._idle, idle)
-        return self.uses >= self._most or (longest < math.inf and time.monotonic() - self._answered_at > longest)
+        return self.uses >= self._most or (longest < math.inf and time.monotonic() - self.answered_at > longest)
 
-    def answered(self, keep_alive: str | None) -> None:
-        """An answer has begun; a header of it tells for how long the connection will be kept, perhaps."""
-        self._answered_at = time.monotonic()
-        if keep_alive is not None:
-            told = {name.lower(): int(number) for name, number in _TOLD.findall(keep_alive)}
-            if "timeout" in told:
-                self._idle = told["timeout"] - min(1.0, told["timeout"] / 2)  # by then, a request has to be there
-            self._most = told.get("max", self._most)
+    def is_told(self, keep_alive: str) -> None:
+        """A header of an answer tells for how long the connection will be kept, perhaps."""
+        told = {name.lower(): int(number) for name, number in _TOLD.findall(keep_alive)}
+        if "timeout" in told:
+            self._idle = told["timeout"] - min(1.0, told["timeout"] / 2)  # by then, a request has to be there
+        self._most = told.get("max", self._most)
 
 
 _lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
@@ -73,22 +72,20 @@ class Connections:
 
     Args:
         avoided: Addresses, and when each was found to be bad: no connection goes there that was made before.
+
+    Attributes:
+        told: Whether a server has ever said for how long it keeps one.
     """
 
     def __init__(self, avoided: Mapping[str, float]) -> None:
         self._made: WeakSet[Any] = WeakSet()
-        self._avoided = avoided
-        self._told = False
+        self.avoided = avoided
+        self.told = False
 
     @property
     def open(self) -> int:
         """How many are open."""
         return sum(each.connected for each in self._made)
-
-    @property
-    def differ(self) -> bool:
-        """Whether one that is idle may be unfit even for a request that aiohttp repeats."""
-        return self._told or bool(self._avoided)
 
     def add(self, protocol: Any, transport: Any) -> Life:
         """Take in a new one."""
@@ -96,18 +93,15 @@ class Connections:
         life = _lives[protocol] = Life(transport)
         return life
 
-    def is_avoided(self, life: Life) -> bool:
-        """Whether one goes to an address that was found to be bad after it was made."""
-        return life.born < self._avoided.get(life.address, 0.0)
-
     def answered(self, response: aiohttp.ClientResponse) -> str:
         """An answer has begun: take note of what it says of its connection. Returns the address that it came from."""
         assert isinstance(response, FreedResponse)
         life = response.life
+        life.answered_at = time.monotonic()
         told = response.headers.get(_KEEP_ALIVE)
         if told is not None:
-            self._told = True
-        life.answered(told)
+            self.told = True
+            life.is_told(told)
         return life.address
 
 
@@ -152,10 +146,12 @@ class FitRequest(aiohttp.ClientRequest):
         return response
 
     def _is_unfit(self, life: Life) -> bool:
-        connections = self.connections
-        if connections.differ and (connections.is_avoided(life) or life.is_over(math.inf)):
+        avoided = self.connections.avoided
+        if avoided and life.born < avoided.get(life.address, 0.0):
             return True
-        return self.once and (self.fresh or life.is_over(WRITE_IDLE) or life.hears())
+        if not self.once:
+            return life.is_over(math.inf)
+        return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
 
 
 class FreedResponse(aiohttp.ClientResponse):

@@ -115,39 +115,35 @@ class Transport:
             EndpointError: The endpoint did not answer, or not completely.
             ClientClosedError: The client is closed.
         """
-        if request.urgent:
-            return await self._exchange(endpoint, request, trusted, address)
         turns = self._turns
+        counts = not request.urgent
+        adapts = counts and self._adapts
         while True:
-            if not turns.begin():
+            if counts and not turns.begin():
                 await turns.wait()
-            began = time.monotonic() if self._adapts else 0.0
+            began = time.monotonic() if adapts else 0.0
             try:
-                result = await self._exchange(endpoint, request, trusted, address)
+                response = await self._send(endpoint, request, trusted, address)
+                try:
+                    content = response.content
+                    body = content.read_nowait() if content.is_eof() else await self._read(endpoint, request, content)
+                except BaseException:
+                    response.close()
+                    raise
+                self._tally.bytes_received += len(body)
+                if adapts:
+                    turns.succeeded(quickly=time.monotonic() - began < self._quick)
+                return HTTPResult(response.status, response.headers, body, endpoint)
             except ConnectError as error:
-                if not error.ours or error.no_free_connection or not turns.is_too_many():
+                if not counts or not error.ours or error.no_free_connection or not turns.is_too_many():
                     raise
             except HeaderTimeoutError:
-                if self._adapts and request.timeout is None:
+                if adapts and request.timeout is None:
                     turns.timed_out(began)
                 raise
-            else:
-                if self._adapts:
-                    turns.succeeded(quickly=time.monotonic() - began < self._quick)
-                return result
             finally:
-                turns.end()
-
-    async def _exchange(self, endpoint: str, request: Request, trusted: bool, address: str | None) -> HTTPResult:
-        response = await self._send(endpoint, request, trusted, address)
-        try:
-            content = response.content
-            body = content.read_nowait() if content.is_eof() else await self._read(endpoint, request, content)
-        except BaseException:
-            response.close()
-            raise
-        self._tally.bytes_received += len(body)
-        return HTTPResult(response.status, response.headers, body, endpoint)
+                if counts:
+                    turns.end()
 
     async def open(self, endpoint: str, request: Request, *, trusted: bool = True) -> Stream:
         """Send a request to an endpoint, and return with its header. The body of a 200 is the caller's to read.
@@ -239,7 +235,7 @@ class Transport:
         if once or request.writes or request.replay is not Replay.ALWAYS:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (sending,)
-        elif connections.differ:
+        elif connections.told or connections.avoided:  # else none that is idle is unfit for what aiohttp repeats
             middlewares = (choose,)
         headers = self._credentials.headers(endpoint) if trusted else {}
         if route.trusting:
