@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import aiohttp
 from multidict import istr
@@ -63,8 +63,8 @@ class Life:
         self._most = told.get("max", self._most)
 
 
-_lives: WeakKeyDictionary[Any, Life] = WeakKeyDictionary()
-"""By connection: a connector of the caller's may serve several clients."""
+_LIFE = "_aioetcd2_life"
+"""Where a connection keeps it: a connector of the caller's may serve several clients."""
 
 
 class Connections:
@@ -90,7 +90,8 @@ class Connections:
     def add(self, protocol: Any, transport: Any) -> Life:
         """Take in a new one."""
         self._made.add(protocol)
-        life = _lives[protocol] = Life(transport)
+        life = Life(transport)
+        setattr(protocol, _LIFE, life)
         return life
 
     def answered(self, response: aiohttp.ClientResponse) -> str:
@@ -130,9 +131,10 @@ class FitRequest(aiohttp.ClientRequest):
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
         """Send it over a connection, or raise `UnfitError`."""
         transport = conn.transport
-        life = _lives.get(conn.protocol)
+        protocol = conn.protocol
+        life: Life | None = getattr(protocol, _LIFE, None)
         if life is None:
-            life = self.connections.add(conn.protocol, transport)
+            life = self.connections.add(protocol, transport)
         elif self.chooses and self._is_unfit(life):
             transport.abort()
             raise UnfitError
