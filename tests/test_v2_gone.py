@@ -1,11 +1,9 @@
-"""etcd 3.6 and later, which have no v2 API: real ones, named in `$AIOETCD2_V3_ETCDS`, are refused by name."""
+"""etcd 3.6 and later, which have no v2 API: real ones, named in `$AIOETCD2_V3_ETCDS`, are refused, or run as such."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +11,7 @@ from typing import NamedTuple
 import pytest
 
 from aioetcd2 import Client, V2DisabledError
-from aioetcd2.testing import EtcdServer, etcd_version
+from aioetcd2.testing import EtcdCluster, EtcdServer, etcd_version
 
 pytestmark = pytest.mark.etcd
 
@@ -50,40 +48,12 @@ def release(binary: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def gone(binary: str, release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gone]:
-    """One that runs, as it comes."""
-    folder = tmp_path_factory.mktemp("gone")
-    ports = EtcdServer("picks-free-ports")  # and is not started
-    command = [
-        binary,
-        f"--data-dir={folder / 'data'}",
-        f"--listen-client-urls={ports.endpoint}",
-        f"--advertise-client-urls={ports.endpoint}",
-        f"--listen-peer-urls={ports.peer_url}",
-        f"--initial-advertise-peer-urls={ports.peer_url}",
-        f"--initial-cluster=default={ports.peer_url}",
-    ]
-    log = folder / "log"
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
-    try:
-        wait_until_it_serves(ports.endpoint, process, log)
-        yield Gone(ports.endpoint, release)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_until_it_serves(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with opener.open(f"{endpoint}/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.05)
-    raise AssertionError(f"it does not serve:\n{log.read_text(errors='replace')[-2_000:]}")
+def gone(binary: str, release: str) -> Iterator[Gone]:
+    """One that runs."""
+    server = EtcdServer(binary=binary, v2=False)
+    asyncio.run(server.__aenter__())
+    yield Gone(server.endpoint, release)
+    asyncio.run(server.__aexit__(None, None, None))
 
 
 @pytest.mark.parametrize("call", ["get", "set", "create", "delete", "watch", "events", "members", "sync"])
@@ -120,11 +90,19 @@ async def test_what_is_not_of_v2_is_answered(gone: Gone) -> None:
         assert (await client.health()).healthy
 
 
-async def test_the_server_for_tests_does_not_start_it(binary: str, release: str) -> None:
+async def test_a_cluster_of_it_runs(binary: str, release: str) -> None:
+    async with EtcdCluster(size=2, binary=binary, v2=False) as cluster:
+        for member in cluster.members:
+            async with Client(member.endpoint) as client:
+                assert (await client.health()).healthy
+                assert (await client.version()).server == release
+
+
+async def test_the_server_for_tests_does_not_start_it_unasked(binary: str, release: str) -> None:
     server = EtcdServer(binary=binary)
     with pytest.raises(RuntimeError) as caught:
         await server.__aenter__()
-    for words in (binary, f"etcd {release}", "no v2 API", "2.3 to 3.5"):
+    for words in (binary, f"etcd {release}", "no v2 API", "2.3 to 3.5", "v2=False"):
         assert words in str(caught.value)
     assert server.pid is None
     assert not server.log.parent.exists()
