@@ -55,7 +55,7 @@ class CleanStore:
     Args:
         server: The server; it speaks plain HTTP, and is no member of a cluster.
 
-    Example:
+    Examples:
         >>> store = CleanStore(server)
         >>> await store.clean()
     """

@@ -15,7 +15,7 @@ from aioetcd2 import ErrorCode, errors, events, models
 from aioetcd2._v2 import responses
 
 PAGES = Path(__file__).parent.parent.joinpath("docs", "reference")
-SOURCES = sorted(path for path in Path(aioetcd2.__file__).parent.glob("*.py") if path.name != "testing.py")
+SOURCES = sorted(path for path in Path(aioetcd2.__file__).parent.glob("*.py"))
 
 
 @pytest.fixture(autouse=True)
