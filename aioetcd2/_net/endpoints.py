@@ -131,6 +131,7 @@ class EndpointPool:
         rng: The source of randomness.
 
     Attributes:
+        failing: Which endpoints have not answered since they failed: how often in a row, and until when they cool down.
         generation: How often the set of endpoints has changed.
         on_change: Called when it has.
         on_pin: Called with the endpoint that has got the pin, and whether that is because another one failed.
@@ -150,7 +151,7 @@ class EndpointPool:
         self._endpoints: list[str] = []
         self._places: dict[str, int] = {}
         self._pin = 0
-        self._failures: dict[str, tuple[int, float]] = {}
+        self.failing: dict[str, tuple[int, float]] = {}
         self._given = list(endpoints)
         self._ranked = False
         self.generation = 0
@@ -184,7 +185,7 @@ class EndpointPool:
 
     def cools_at(self, endpoint: str) -> float:
         """When an endpoint will have cooled down, by the clock; 0 where it is cool."""
-        failure = self._failures.get(endpoint)
+        failure = self.failing.get(endpoint)
         return failure[1] if failure is not None and failure[1] > self._clock() else 0.0
 
     def failed(self, endpoint: str, following: str | None = None) -> None:
@@ -197,9 +198,9 @@ class EndpointPool:
         if endpoint not in self._places:
             return
         now = self._clock()
-        count, until = self._failures.get(endpoint, (0, now))
+        count, until = self.failing.get(endpoint, (0, now))
         if until <= now:  # many calls that fail together are one failure
-            self._failures[endpoint] = (count + 1, now + min(COOL_BASE * 2.0 ** min(count, 16), COOL_CAP))
+            self.failing[endpoint] = (count + 1, now + min(COOL_BASE * 2.0 ** min(count, 16), COOL_CAP))
         if endpoint == self.pinned:
             if following not in self._places:
                 following = min(self.ring()[1:], key=self.cools_at, default=endpoint)
@@ -207,8 +208,7 @@ class EndpointPool:
 
     def answered(self, endpoint: str) -> None:
         """The endpoint answered: it is healthy."""
-        if self._failures:
-            self._failures.pop(endpoint, None)
+        self.failing.pop(endpoint, None)
 
     def pin(self, endpoint: str) -> None:
         """Begin with this endpoint from now on, if it is one of ours.
@@ -246,7 +246,7 @@ class EndpointPool:
             self._rng.shuffle(fresh)
         self._endpoints = fresh
         self._places = {endpoint: place for place, endpoint in enumerate(fresh)}
-        self._failures = {endpoint: state for endpoint, state in self._failures.items() if endpoint in self._places}
+        self.failing = {endpoint: state for endpoint, state in self.failing.items() if endpoint in self._places}
         self._pin = self._places.get(pinned, 0) if pinned is not None else 0
         self.generation += 1
         if pinned not in (None, self.pinned):

@@ -199,8 +199,7 @@ class Failover:
             if guard.suspects(endpoint, request) and (stranger := await self._passed_over(endpoint, request)):
                 told = stranger
                 continue
-            if make is not None:
-                request = make(endpoint)
+            request = request if make is None else make(endpoint)
             if failures:
                 self._reporter.tally.retries += 1
             epoch = guard.epoch
@@ -226,7 +225,8 @@ class Failover:
                 if step is Step.GIVE_UP:
                     break
             else:
-                self._note(Outcome.ANSWERED, way, endpoint, request, failures)
+                if failures or self._pool.failing or self._reporter.failing:  # else there is nothing to heal
+                    self._note(Outcome.ANSWERED, way, endpoint, request, failures)
                 return value
         raise sum_up(request, failures, told)
 

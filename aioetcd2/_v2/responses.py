@@ -152,7 +152,9 @@ def keys(result: HTTPResult, request: object) -> Response:
             body = _decode_keys(result.body)
         except RecursionError:
             body = _deep_keys(result.body)
-        _complete(body, _EXPIRATION in result.body)
+        some_end = _EXPIRATION in result.body
+        if some_end or body.action == "expire":
+            _complete(body, some_end)
         return Response(
             body.action,
             body.node,
