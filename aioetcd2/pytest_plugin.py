@@ -7,7 +7,8 @@
 | `etcd_client` | function | a `Client` for an async test, under pytest-asyncio or anyio; the store is empty |
 | `etcd_cluster` | function | an `EtcdCluster` of three members, which the test may hurt |
 
-Nothing is started, nor is this library imported, before a test asks for one of them.
+Nothing is started, nor is this library imported, before a test asks for one of them. Where there is no etcd, such a
+test fails; with `etcd_missing = skip` in the configuration of pytest it is skipped.
 """
 
 from __future__ import annotations
@@ -16,21 +17,14 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from _aioetcd2_pytest import etcd, etcd_client, etcd_cluster, etcd_server, pytest_addoption, pytest_configure
-
 from .client import Client
 from .errors import EtcdError, KeyNotFoundError
 from .testing import EtcdServer
 
-__all__ = [
-    "CleanStore",
-    "etcd",
-    "etcd_client",
-    "etcd_cluster",
-    "etcd_server",
-    "pytest_addoption",
-    "pytest_configure",
-]
+__all__ = ["CleanStore"]
+
+pytest_plugins = ["_aioetcd2_pytest"]
+"""Where this module is named as a plugin, and not found by its entry point."""
 
 MOST_CHANGES = 100
 """How many changes are read from the history, which takes as long then as to start the server anew."""
@@ -74,7 +68,7 @@ class CleanStore:
         if self._pid != self._server.pid:  # started anew, and perhaps wiped: its index may have begun anew
             self._pid, self._empty_at = self._server.pid, 0
         async with Client(self._server.endpoints, header_timeout=PATIENCE) as client:
-            with suppress(EtcdError, KeyError):  # an answer without a node is a refusal
+            with suppress(EtcdError):
                 if await self._delete_what_came(client):
                     return
         await self._server.wipe()

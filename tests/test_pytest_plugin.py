@@ -7,14 +7,17 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
+from async_timeout import timeout
 
 from aioetcd2 import Client, KeysAPI, Permission, Response
 from aioetcd2.pytest_plugin import MOST_CHANGES, CleanStore
 from aioetcd2.testing import EtcdServer
 
 from .conftest import node_of
+from .test_readme import python_blocks
 
 FIXTURES = ("etcd", "etcd_client", "etcd_cluster", "etcd_server")
 
@@ -193,19 +196,56 @@ def test_one_server_for_the_session(users: Users) -> None:
 
         @pytest.mark.parametrize("count", range(3))
         @pytest.mark.asyncio
-        async def test(etcd_server, etcd, etcd_client, count):
+        async def test(etcd_server, etcd, etcd_client, servers, count):
+            servers.append(etcd_server)
             assert etcd == etcd_server.endpoints == etcd_client.endpoints
             assert etcd_server.pid
             pids.add(etcd_server.pid)
             assert len(pids) == 1
-            await etcd_client.keys.set(f"/_{count}", "x")
+            for _ in range(40):
+                await etcd_client.keys.set(f"/_{count}", "x")
             await etcd_client.keys.refresh(f"/_{count}", ttl=100)
 
         def test_sync(etcd_server, etcd):
             pids.add(etcd_server.pid)
             assert len(pids) == 1
     """
-    users.run(code, ini=ASYNCIO).assert_outcomes(passed=4)
+    conftest = """
+        import pytest
+
+        servers_of_the_session = []
+
+        @pytest.fixture
+        def servers():
+            return servers_of_the_session
+
+        def pytest_unconfigure():
+            for server in servers_of_the_session:
+                assert server.pid is None
+                assert not server.log.exists()
+    """
+    users.run(code, ini=ASYNCIO, conftest=conftest).assert_outcomes(passed=4)
+
+
+@pytest.mark.etcd
+def test_the_loop_of_the_tests_stays_theirs(users: Users) -> None:
+    code = """
+        import asyncio
+
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+
+        def test(etcd_server, etcd, etcd_cluster):
+            assert asyncio.get_event_loop() is loop
+            loop.close()
+
+        def test_within_a_running_loop(request):
+            async def run():
+                assert request.getfixturevalue("etcd")
+
+            asyncio.run(run())
+    """
+    users.run(code, "-p", "no:asyncio", "-p", "no:anyio").assert_outcomes(passed=2)
 
 
 @pytest.mark.etcd
@@ -234,14 +274,16 @@ def test_cluster_for_each_test(users: Users) -> None:
         import pytest
         from aioetcd2 import Client, KeyNotFoundError
 
-        pids = set()
+        past = []
 
         @pytest.mark.asyncio
         @pytest.mark.parametrize("time", range(2))
         async def test(etcd_cluster, time):
             assert len(etcd_cluster.members) == 3
-            assert not pids & {member.pid for member in etcd_cluster.members}
-            pids.update(member.pid for member in etcd_cluster.members)
+            for member in past:
+                assert member.pid is None
+                assert not member.log.exists()
+            past.extend(etcd_cluster.members)
             async with Client(etcd_cluster.endpoints, header_timeout=1) as client:
                 with pytest.raises(KeyNotFoundError):
                     await client.keys.get("/a", quorum=True)
@@ -251,6 +293,13 @@ def test_cluster_for_each_test(users: Users) -> None:
                 assert (await client.keys.get("/a")).node.value == "1"
     """
     users.run(code, ini=ASYNCIO).assert_outcomes(passed=2)
+
+
+@pytest.mark.etcd
+def test_examples_of_the_page(users: Users) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text("utf-8")
+    tests, server, _ = (block.code for block in python_blocks(page))
+    users.run(tests, ini=ASYNCIO, conftest=server).assert_outcomes(passed=2)
 
 
 # --- before a fixture is used ---------------------------------------------------------------------------------------
@@ -496,7 +545,8 @@ class TestCleanStore:
             assert alone.pid == pid  # of a server that has only just begun, or is clean
             async with Client(alone.endpoints) as client:
                 await soil(alone, client)
-            await store.clean()
+            async with timeout(4):
+                await store.clean()
             await assert_is_empty(alone)
             assert (alone.pid != pid) == (soil in WIPED)
             pid = alone.pid
@@ -506,6 +556,16 @@ class TestCleanStore:
             await hidden_keys(alone, client)
         await CleanStore(alone).clean()
         await assert_is_empty(alone)
+
+    async def test_of_a_server_that_was_started_again(self, alone: EtcdServer) -> None:
+        async with Client(alone.endpoints) as client:
+            await hidden_keys(alone, client)
+        await alone.kill()
+        await alone.start()
+        pid = alone.pid
+        await CleanStore(alone).clean()
+        await assert_is_empty(alone)
+        assert alone.pid == pid
 
     async def test_of_a_store_that_begins_anew(self, alone: EtcdServer) -> None:
         store = CleanStore(alone)
