@@ -7,7 +7,8 @@
 | `etcd_client` | function | a `Client` for an async test, under pytest-asyncio or anyio; the store is empty |
 | `etcd_cluster` | function | an `EtcdCluster` of three members, which the test may hurt |
 
-Nothing is started, nor is this library imported, before a test asks for one of them.
+Nothing is started, nor is this library imported, before a test asks for one of them. Where there is no etcd, it
+fails; with `etcd_missing = skip` in the configuration of pytest it is skipped.
 """
 
 from __future__ import annotations

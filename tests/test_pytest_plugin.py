@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from async_timeout import timeout
@@ -16,6 +17,7 @@ from aioetcd2.pytest_plugin import MOST_CHANGES, CleanStore
 from aioetcd2.testing import EtcdServer
 
 from .conftest import node_of
+from .test_readme import python_blocks
 
 FIXTURES = ("etcd", "etcd_client", "etcd_cluster", "etcd_server")
 
@@ -291,6 +293,13 @@ def test_cluster_for_each_test(users: Users) -> None:
                 assert (await client.keys.get("/a")).node.value == "1"
     """
     users.run(code, ini=ASYNCIO).assert_outcomes(passed=2)
+
+
+@pytest.mark.etcd
+def test_examples_of_the_page(users: Users) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text("utf-8")
+    tests, server, _ = (block.code for block in python_blocks(page))
+    users.run(tests, ini=ASYNCIO, conftest=server).assert_outcomes(passed=2)
 
 
 # --- before a fixture is used ---------------------------------------------------------------------------------------

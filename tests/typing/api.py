@@ -54,6 +54,7 @@ from aioetcd2 import (
     Version,
     Watcher,
 )
+from aioetcd2.pytest_plugin import CleanStore
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, etcd_version, find_etcd
 
 
@@ -340,6 +341,7 @@ def see() -> None:
 
 async def serve() -> None:
     assert_type(find_etcd(), str)
+    assert_type(find_etcd(v2=False), str)
     assert_type(etcd_version("etcd"), tuple[int, int, int])
     tls = EtcdTLS("server.pem", "server.key", ca_file="ca.pem")
     async with EtcdServer(tls=tls) as server, Client(server.endpoints) as client:
@@ -350,8 +352,10 @@ async def serve() -> None:
         await server.stop()
         await server.start()
         await server.kill()
-    async with EtcdCluster(size=3) as cluster:
+        assert_type(await server.wipe(), None)
+        assert_type(await CleanStore(server).clean(), None)
+    async with EtcdCluster(size=3, v2=False) as cluster:
         assert_type(cluster, EtcdCluster)
         assert_type(cluster.endpoints, tuple[str, ...])
         assert_type(cluster.members, tuple[EtcdServer, ...])
-        await cluster.add(EtcdServer("m3"))
+        await cluster.add(EtcdServer("m3", v2=False))
