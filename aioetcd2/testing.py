@@ -357,8 +357,8 @@ def _api_flags(binary: str, v2: bool) -> list[str]:
     if version >= _V2_GONE_SINCE:
         if v2:
             raise RuntimeError(
-                f"{named}, which has no v2 API any more; etcd 2.3 to 3.5 has it, as that of  "
-                "pip install 'aioetcd2[etcd]'; v2=False starts one without"
+                f"{named}, which has no v2 API any more; etcd 2.3 to 3.5 has it "
+                "(pip install 'aioetcd2[etcd]'), and v2=False starts one without"
             )
         return []
     if version >= _V2_FLAG_SINCE:
