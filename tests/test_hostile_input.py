@@ -162,14 +162,15 @@ def parse(head: bytes, body: bytes) -> Arrived:
 class Wire:
     """A client, the server it talks to, and their event loop.
 
-    `arrived` holds heads and bodies of the requests that came, `leftover` what came besides; `answer` makes an answer
-    to a head, of no bytes to hang up.
+    `arrived` holds heads and bodies of the requests that came, `leftover` what came besides, `open` the connections;
+    `answer` makes an answer to a head, of no bytes to hang up.
     """
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.arrived: list[tuple[bytes, bytes]] = []
         self.leftover = bytearray()
+        self.open: set[Connection] = set()
         self.answer: Callable[[bytes], bytes] = lambda head: answer()
         server = self.run(self.loop.create_server(lambda: Connection(self), "127.0.0.1", 0))
         self.port: int = server.sockets[0].getsockname()[1]
@@ -194,10 +195,18 @@ class Wire:
             return False
 
         refused = self.run(calling())
+        self.run(self._read_what_was_given_up({self.client, client or self.client}))
         arrived, self.arrived = self.arrived, []
         assert not self.leftover
         assert refused == (not arrived)
         return [parse(head, body) for head, body in arrived]
+
+    async def _read_what_was_given_up(self, clients: set[Client]) -> None:
+        """A watch that ends gives up the look it has begun: its connection is closed, and may not be read yet."""
+        for _ in range(1000):
+            if len(self.open) <= sum(client.counters.connections_open for client in clients):
+                return
+            await asyncio.sleep(0.001)
 
     def close(self) -> None:
         self.run(self.client.close())
@@ -218,6 +227,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.wire.open.add(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        self.wire.open.discard(self)
 
     def data_received(self, data: bytes) -> None:
         assert self.transport is not None
