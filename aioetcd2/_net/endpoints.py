@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heapreplace
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from msgspec import Struct
+
 from ..errors import InvalidEndpointError, NoEndpointsError
 
 COOL_BASE = 0.5
@@ -264,7 +266,7 @@ class EndpointPool:
             self.on_pin(self.pinned, because_of_a_failure)
 
 
-class Pass:
+class Pass(Struct, eq=False):
     """One call's way over the endpoints: each is handed out once, in the order of the pool.
 
     What is still to come waits in a heap, so that a pass over many endpoints that all fail costs no more for each of
@@ -278,14 +280,11 @@ class Pass:
         has_searched: Whether other endpoints were searched for, as is done once.
     """
 
-    __slots__ = ("_generation", "_pool", "_waiting", "has_searched", "tried")
-
-    def __init__(self, pool: EndpointPool) -> None:
-        self._pool = pool
-        self._generation = -1
-        self._waiting: list[tuple[float, int, str]] = []
-        self.tried: dict[str, None] = {}
-        self.has_searched = False
+    _pool: EndpointPool
+    _generation: int = -1
+    _waiting: list[tuple[float, int, str]] = []
+    tried: dict[str, None] = {}
+    has_searched: bool = False
 
     def next(self) -> str | None:
         """The endpoint to try now; `None` when each had its turn."""

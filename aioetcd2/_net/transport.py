@@ -52,6 +52,7 @@ _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
 
 _NO_TIMEOUT = aiohttp.ClientTimeout()
+_ALWAYS = Replay.ALWAYS  # before Python 3.12 to find a member of an Enum takes longer than a call
 
 
 class Transport:
@@ -232,7 +233,7 @@ class Transport:
         connections = self._routes.connections
         middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
         sending: SendOnce | None = None
-        if once or request.writes or request.replay is not Replay.ALWAYS:
+        if once or request.writes or request.replay is not _ALWAYS:
             sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
             middlewares = (sending,)
         elif connections.told or connections.avoided:  # else none that is idle is unfit for what aiohttp repeats
