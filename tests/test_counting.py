@@ -153,3 +153,14 @@ async def test_a_wait_that_was_opened_while_an_older_count_rests_has_its_own() -
     await case.end((7, 1))
     assert case.number == 1
     assert len(case.looks.asked) == 2
+
+
+async def test_nothing_is_counted_for_a_wait_that_was_given_up_meanwhile() -> None:
+    case = Case()
+    await case.begin()
+    case.live = Live()
+    await case.begin()
+    case.live.closed = True
+    await case.end_one(None)
+    assert len(case.looks.asked) == 1
+    assert case.counting.task is None

@@ -60,5 +60,6 @@ class Counting:
         look = task.result()
         if look is not None and not live.closed and self._position.reached <= look[0]:
             self._position.count(*look)
-        if self._live is not None and self._live is not live:  # it was opened while this one rested
-            self.begin(self._live)
+        latest = self._live
+        if latest is not None and latest is not live and not latest.closed:  # it was opened while this one rested
+            self.begin(latest)
