@@ -239,6 +239,15 @@ async def test_answer_makes_an_endpoint_healthy(clock: Clock) -> None:
     assert pool.order() == (C, A, B)
 
 
+async def test_answer_ends_a_failure_that_cooled_nothing() -> None:
+    """As where this process had no descriptor left: the pool knows nothing of it, and who reads the events does."""
+    loop, pool = failover(Script(a=ok()), A)
+    loop._reporter.failing.add(A)
+    assert not pool.failing
+    await call(loop)
+    assert not loop._reporter.failing
+
+
 async def test_no_endpoint_is_tried_twice_in_a_call() -> None:
     script = Script(a=unsent, b=timed_out, c=unavailable)
     loop, _ = failover(script, A, B, C, repeat_writes=True)
