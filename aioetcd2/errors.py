@@ -11,6 +11,9 @@ EtcdError
 ├── V2DisabledError             .server_version
 ├── NoNodeError                 a property of a response without a node
 ├── RedirectError               .maybe_applied
+├── LockLostError               .reason, .token
+│   └── LeadershipLostError
+├── LockHeldError               .holder
 ├── InvalidResponseError        .endpoint, .status, .body, .maybe_applied
 ├── EndpointError               .endpoint, .reason, .maybe_applied
 │   ├── ConnectError            never sent
@@ -32,7 +35,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .recipes import Holder
 
 __all__ = [
     "APIError",
@@ -58,6 +64,9 @@ __all__ = [
     "InvalidTTLError",
     "KeyNotFoundError",
     "LeaderElectError",
+    "LeadershipLostError",
+    "LockHeldError",
+    "LockLostError",
     "MemberConflictError",
     "MemberNotFoundError",
     "NoEndpointsError",
@@ -180,6 +189,39 @@ class RedirectError(EtcdError):
     def __init__(self, words: str = "", *, maybe_applied: bool = False) -> None:
         self.maybe_applied = maybe_applied
         super().__init__(f"{words}; {_READ_FIRST}" if maybe_applied else words)
+
+
+class LockLostError(EtcdError):
+    """A lock, a share of a semaphore, or a claim is not held any more: act no further on the strength of it.
+
+    Raised by `Held.check()`, and by the block of a recipe in place of the cancellation by which it is ended.
+
+    Attributes:
+        reason (str): Why, as far as this process knows.
+        token (int): The token of what was held. What was written with it is behind whatever the next holder writes.
+    """
+
+    def __init__(self, key: str, token: int, reason: str) -> None:
+        self.reason = reason
+        self.token = token
+        super().__init__(f"{key} (token {token}) is not held any more: {reason}")
+
+
+class LeadershipLostError(LockLostError):
+    """The leadership of an election is over before its block was."""
+
+
+class LockHeldError(EtcdError):
+    """Another holds what was asked for with `wait=False`.
+
+    Attributes:
+        holder (Holder | None): The one who is first, a `recipes.Holder`; `None` where he has left meanwhile.
+    """
+
+    def __init__(self, path: str, holder: Holder | None) -> None:
+        self.holder = holder
+        who = "another" if holder is None else f"{holder.name} (token {holder.token})"
+        super().__init__(f"{path} is held by {who}; try again later, or wait")
 
 
 class EndpointError(EtcdError):

@@ -37,6 +37,9 @@ from aioetcd2.errors import (
     InvalidTTLError,
     KeyNotFoundError,
     LeaderElectError,
+    LeadershipLostError,
+    LockHeldError,
+    LockLostError,
     MemberConflictError,
     MemberNotFoundError,
     NodeExistsError,
@@ -58,6 +61,7 @@ from aioetcd2.errors import (
     V2DisabledError,
     WatcherClearedError,
 )
+from aioetcd2.recipes import Holder
 
 A = "http://a:2379"
 
@@ -106,6 +110,8 @@ TREE: dict[type[EtcdError], list[type[EtcdError]]] = {
         V2DisabledError,
         EndpointError,
         RedirectError,
+        LockLostError,
+        LockHeldError,
         InvalidResponseError,
         APIError,
     ],
@@ -128,6 +134,10 @@ SAMPLES: list[EtcdError] = [
     ClusterMismatchError(A, "1", "2", "GET /x"),
     V2DisabledError(A, "3.5.1"),
     RedirectError("too many"),
+    LockLostError("/locks/db/1f", 7, "its key is gone"),
+    LeadershipLostError("/leaders/1f", 8, "not kept alive in time"),
+    LockHeldError("/locks/db", Holder("host:7", 7, None)),
+    LockHeldError("/locks/db", None),
     EndpointError(A, "something"),
     EndpointError(A, "something", maybe_applied=True),
     ConnectError(A, "refused"),

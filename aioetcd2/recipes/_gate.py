@@ -1,0 +1,218 @@
+"""Waiting for a turn among the places of a path, and a block of code that ends when the place does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from ..errors import ClusterError, KeyNotFoundError, LockLostError, NotDirError
+from ..keys import KeysAPI
+from ..models import Node
+from ._lease import check_ttl
+from ._patience import Patience, logger
+from ._places import Place, in_order
+from .held import Held
+
+H = TypeVar("H", bound=Held)
+G = TypeVar("G", bound="Gate[Held]")
+
+
+def check_path(path: str) -> str:
+    """A directory, without the slash at its end; whether it can be a key, its first request tells.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if not isinstance(path, str):
+        raise TypeError(f"a path is text, not {type(path).__name__}")
+    return "/" + path.strip("/")
+
+
+def check_name(name: str | None) -> str:
+    """What somebody calls itself; `None` = its host and process.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It can't be written as UTF-8.
+    """
+    if name is None:
+        return f"{socket.gethostname()}:{os.getpid()}"
+    if not isinstance(name, str):
+        raise TypeError(f"name is text, not {type(name).__name__}")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"name can't be written as UTF-8: {error}") from None
+    return name
+
+
+class Gate(Generic[H]):
+    """A path at which places wait for their turn.
+
+    Args:
+        keys: The keys of the cluster.
+        path: The directory of the places.
+        ttl: Seconds that a place outlives its process by.
+        name: Who is waiting, for people.
+        wait: Whether to wait at all.
+        cancel: Whether a loss cancels the block.
+        held: What a holder gets.
+    """
+
+    def __init__(
+        self,
+        keys: KeysAPI,
+        path: str,
+        ttl: float,
+        name: str | None,
+        wait: bool,
+        cancel: bool,
+        held: type[H],
+    ) -> None:
+        self._keys = keys
+        self._path = check_path(path)
+        self._ttl = check_ttl(ttl)
+        self._name = check_name(name)
+        self._wait = wait
+        self._cancel = cancel
+        self._held = held
+        self._what = f"{type(self).__name__.lower()} {self._path}"
+        self._blocks: dict[asyncio.Task[object] | None, _Block[H]] = {}
+
+    async def _turn(self, place: Place, patience: Patience) -> int | None:
+        """Wait until it is this place's turn; the index at which it was. `None` if the place has ended meanwhile."""
+        raise NotImplementedError
+
+    async def _acquire(self) -> H:
+        patience = Patience(self._what, self._ttl / 6)
+        place = self._place()
+        await place.take()
+        while True:
+            try:
+                index = await self._turn(place, patience)
+                if index is not None:
+                    await place.believed()
+                    if place.reason is None:
+                        place.hold(index)
+                        return self._held(place, self._name)
+            except BaseException:
+                await place.leave(briefly=True)
+                raise
+            await place.leave()
+            if place.refusal is not None:
+                raise place.refusal
+            logger.warning("%s: lost its place while it waited, and takes one at the end: %s", self._what, place.reason)
+            place = await self._taken_anew(patience)
+
+    async def _taken_anew(self, patience: Patience) -> Place:
+        while True:
+            place = self._place()
+            try:
+                await place.take()
+            except ClusterError as error:
+                await patience.after(error)
+            else:
+                return place
+
+    def _place(self) -> Place:
+        return Place(self._keys, self._path, self._name, self._ttl, self._what)
+
+    async def _release(self, held: H, *, briefly: bool = False) -> None:
+        await held._place.leave(briefly=briefly)
+
+    # --- who is there ------------------------------------------------------------------------------------------------
+
+    async def _listed(self, quorum: bool) -> tuple[list[Node], int]:
+        """The places now, and the index of the answer."""
+        try:
+            response = await self._keys.get(self._path, quorum=quorum)
+        except KeyNotFoundError as absent:
+            return [], absent.index
+        if response.node is None or not response.node.dir:
+            raise NotDirError(104, "Not a directory", self._path, response.index, hint="the path of a recipe is one")
+        return in_order(response.nodes), response.index
+
+    async def _standing(self, place: Place, patience: Patience) -> tuple[list[Node], int] | None:
+        """The places, with this one among them; `None` if it has ended.
+
+        An answer from before this place was made tells nothing. In any later one, all that are before it are there:
+        they can go, and never come.
+        """
+        while place.reason is None:
+            try:
+                nodes, index = await self._listed(quorum=False)
+                if index < place.token:
+                    nodes, index = await self._listed(quorum=True)
+            except ClusterError as error:
+                if not self._wait:
+                    raise
+                await patience.after(error)
+                continue
+            patience.over()
+            if any(node.key == place.key for node in nodes):
+                return nodes, index
+            place.end("its key is gone: it expired or was deleted")
+        return None
+
+    # --- a block of code ---------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> H:
+        task = asyncio.current_task()
+        if task in self._blocks:
+            raise RuntimeError(f"{self._what}: this task is in it already, and would wait for itself")
+        held = await self._acquire()
+        self._blocks[task] = _Block(held, task if self._cancel else None)
+        return held
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        if task not in self._blocks and len(self._blocks) == 1:
+            (task,) = self._blocks  # entered by a task that is no more, as fixtures are
+        block = self._blocks.pop(task)
+        loss = block.end()
+        was_ours = block.takes_back(error)
+        await self._release(block.held, briefly=isinstance(error, asyncio.CancelledError))
+        if loss is not None and (error is None or was_ours):
+            raise loss from error
+
+
+class _Block(Generic[H]):
+    """The body of an `async with`, which is cancelled once if the place ends before it.
+
+    Args:
+        held: What it holds.
+        task: Its task; `None` = it is not to be cancelled.
+    """
+
+    def __init__(self, held: H, task: asyncio.Task[object] | None) -> None:
+        self.held = held
+        self._task = task
+        self._cancelled = False
+        self._cancellations = 0
+        if task is not None:
+            if sys.version_info >= (3, 11):
+                self._cancellations = task.cancelling()
+            held._place.on_end = self._cancel
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._cancelled = self._task.cancel(f"{self.held.key} is not held any more: {self.held.reason}")
+
+    def end(self) -> LockLostError | None:
+        """It is over, and will not be cancelled any more; the error if it was lost."""
+        self.held._place.on_end = None
+        return None if self.held.valid else self.held._loss()
+
+    def takes_back(self, error: BaseException | None) -> bool:
+        """Take back the cancellation, if there was one; whether this error is it, and no one else's."""
+        if not self._cancelled or self._task is None:
+            return False
+        if sys.version_info >= (3, 11) and self._task.uncancel() > self._cancellations:
+            return False
+        return isinstance(error, asyncio.CancelledError)
