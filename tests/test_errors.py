@@ -117,6 +117,7 @@ TREE: dict[type[EtcdError], list[type[EtcdError]]] = {
     ],
     EndpointError: [*ENDPOINT_ERRORS],
     APIError: [*API_ERRORS],
+    LockLostError: [LeadershipLostError],
 }
 
 PUBLIC = {cls for name in errors.__all__ if issubclass(cls := getattr(errors, name), BaseException)}
