@@ -5,14 +5,20 @@ They use `client.keys` alone.
 
 from ..errors import LeadershipLostError, LockHeldError, LockLostError
 from ._places import Holder
+from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
+from .semaphore import Semaphore
 
 __all__ = [
+    "Election",
     "Held",
     "Holder",
+    "Leader",
     "LeadershipLostError",
     "Lock",
     "LockHeldError",
     "LockLostError",
+    "Semaphore",
+    "Term",
 ]

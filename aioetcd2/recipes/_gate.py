@@ -13,8 +13,9 @@ from ..errors import ClusterError, KeyNotFoundError, LockLostError, NotDirError
 from ..keys import KeysAPI
 from ..models import Node
 from ._lease import check_ttl
+from ._order import in_order, name_of
 from ._patience import Patience, logger
-from ._places import Place, in_order
+from ._places import Place
 from .held import Held
 
 H = TypeVar("H", bound=Held)
@@ -29,7 +30,7 @@ def check_path(path: str) -> str:
     """
     if not isinstance(path, str):
         raise TypeError(f"a path is text, not {type(path).__name__}")
-    return "/" + path.strip("/")
+    return "/" + "/".join(filter(None, path.split("/")))
 
 
 def check_name(name: str | None) -> str:
@@ -87,7 +88,18 @@ class Gate(Generic[H]):
         """Wait until it is this place's turn; the index at which it was. `None` if the place has ended meanwhile."""
         raise NotImplementedError
 
-    async def _acquire(self) -> H:
+    async def acquire(self) -> H:
+        """Wait for the turn, for a holder that is no block; there is no body to be cancelled.
+
+        An outage of the cluster is waited out, but for the first request.
+
+        Raises:
+            LockHeldError: Another is first, and `wait` is false.
+            ClusterError: No endpoint answered the first request.
+            APIError: The cluster refuses (`UnauthorizedError`); the path leads through a file (`NotDirError`).
+            V2DisabledError: The cluster does not serve the v2 API.
+            ClientClosedError: The client is closed.
+        """
         patience = Patience(self._what, self._ttl / 6)
         place = self._place()
         await place.take()
@@ -108,6 +120,16 @@ class Gate(Generic[H]):
             logger.warning("%s: lost its place while it waited, and takes one at the end: %s", self._what, place.reason)
             place = await self._taken_anew(patience)
 
+    async def release(self, held: H) -> None:
+        """Let the next one have it. Does nothing where it is lost or was released before.
+
+        While the cluster is away, it is tried for as long as the key would live.
+
+        Args:
+            held: What `acquire()` has returned.
+        """
+        await held._place.leave()
+
     async def _taken_anew(self, patience: Patience) -> Place:
         while True:
             place = self._place()
@@ -120,9 +142,6 @@ class Gate(Generic[H]):
 
     def _place(self) -> Place:
         return Place(self._keys, self._path, self._name, self._ttl, self._what)
-
-    async def _release(self, held: H, *, briefly: bool = False) -> None:
-        await held._place.leave(briefly=briefly)
 
     # --- who is there ------------------------------------------------------------------------------------------------
 
@@ -153,7 +172,7 @@ class Gate(Generic[H]):
                 await patience.after(error)
                 continue
             patience.over()
-            if any(node.key == place.key for node in nodes):
+            if any(name_of(node.key) == name_of(place.key) for node in nodes):
                 return nodes, index
             place.end("its key is gone: it expired or was deleted")
         return None
@@ -164,7 +183,7 @@ class Gate(Generic[H]):
         task = asyncio.current_task()
         if task in self._blocks:
             raise RuntimeError(f"{self._what}: this task is in it already, and would wait for itself")
-        held = await self._acquire()
+        held = await self.acquire()
         self._blocks[task] = _Block(held, task if self._cancel else None)
         return held
 
@@ -177,7 +196,7 @@ class Gate(Generic[H]):
         block = self._blocks.pop(task)
         loss = block.end()
         was_ours = block.takes_back(error)
-        await self._release(block.held, briefly=isinstance(error, asyncio.CancelledError))
+        await block.held._place.leave(briefly=isinstance(error, asyncio.CancelledError))
         if loss is not None and (error is None or was_ours):
             raise loss from error
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime, timezone
 
 import msgspec
@@ -62,11 +62,6 @@ def holder_of(node: Node) -> Holder:
     except msgspec.DecodeError:
         return Holder(value, node.created_index, None)
     return Holder(card.name, node.created_index, card.since)
-
-
-def in_order(nodes: Iterable[Node]) -> list[Node]:
-    """The places among the nodes of a directory, the first one first."""
-    return sorted((node for node in nodes if not node.dir), key=lambda node: node.created_index)
 
 
 class Place:
@@ -168,6 +163,8 @@ class Place:
         Args:
             briefly: Try once; otherwise until it would have expired.
         """
+        if self._held:
+            self._end_if_over()
         over = self.reason is not None
         if not over:
             self.reason = "it was released"
@@ -258,10 +255,13 @@ class Place:
             self._timer.cancel()
 
     def _check(self) -> None:
-        """End what nobody has kept alive; the timer of the loop knows nothing of keep-alives and of suspensions."""
-        if self.lease.remaining() > 0:
+        """The timer of the loop knows nothing of keep-alives and of suspensions."""
+        self._end_if_over()
+        if self.reason is None:
             self._arm()
-        else:
+
+    def _end_if_over(self) -> None:
+        if self.lease.remaining() <= 0:
             self._end_too_late()
 
     def _end_too_late(self) -> None:

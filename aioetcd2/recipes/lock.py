@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from ..errors import ClusterError, LockHeldError
 from ..keys import KeysAPI
-from ._gate import Gate
-from ._patience import Patience
-from ._places import Holder, Place, holder_of
-from ._tasks import first
+from ._exclusive import Exclusive
+from ._places import Holder, holder_of
 from .held import Held
 
 __all__ = ["Lock"]
 
 
-class Lock(Gate[Held]):
+class Lock(Exclusive[Held]):
     """A lock at a path: one holder at a time, first come, first served.
 
     No two `Held` of a path are `valid` at the same moment, whatever fails, as long as the wall clocks of the cluster's
@@ -60,30 +57,6 @@ class Lock(Gate[Held]):
     ) -> None:
         super().__init__(keys, path, ttl, name, wait, cancel, Held)
 
-    async def acquire(self) -> Held:
-        """Wait for the lock, for a holder that is no block; there is no body to be cancelled.
-
-        An outage of the cluster is waited out, but for the first request.
-
-        Raises:
-            LockHeldError: Another is first, and `wait` is false.
-            ClusterError: No endpoint answered the first request.
-            APIError: The cluster refuses (`UnauthorizedError`); the path leads through a file (`NotDirError`).
-            V2DisabledError: The cluster does not serve the v2 API.
-            ClientClosedError: The client is closed.
-        """
-        return await self._acquire()
-
-    async def release(self, held: Held) -> None:
-        """Let the next one have it. Does nothing where it is lost or was released before.
-
-        While the cluster is away, it is tried for as long as the key would live.
-
-        Args:
-            held: What `acquire()` has returned.
-        """
-        await self._release(held)
-
     async def holder(self) -> Holder | None:
         """Who holds it, or is just about to; `None` = no one. A read with quorum."""
         nodes, _ = await self._listed(quorum=True)
@@ -93,20 +66,3 @@ class Lock(Gate[Held]):
         """Who waits for it, in order. A read with quorum."""
         nodes, _ = await self._listed(quorum=True)
         return [holder_of(node) for node in nodes[1:]]
-
-    async def _turn(self, place: Place, patience: Patience) -> int | None:
-        while (standing := await self._standing(place, patience)) is not None:
-            nodes, index = standing
-            ahead = [node for node in nodes if node.created_index < place.token]
-            if not ahead:
-                return index
-            if not self._wait:
-                raise LockHeldError(self._path, holder_of(ahead[0]))
-            watcher = self._keys.watch(ahead[-1].key, after_index=index, resync=True)
-            try:
-                await first(watcher.next(), place.ended.wait())
-            except ClusterError as error:
-                await patience.after(error)
-            finally:
-                await watcher.aclose()
-        return None
