@@ -101,7 +101,7 @@ class Gate(Generic[H]):
             ClientClosedError: The client is closed.
         """
         patience = Patience(self._what, self._ttl / 6)
-        place = self._place()
+        place = self._place(patience)
         await place.take()
         while True:
             try:
@@ -132,7 +132,7 @@ class Gate(Generic[H]):
 
     async def _taken_anew(self, patience: Patience) -> Place:
         while True:
-            place = self._place()
+            place = self._place(patience)
             try:
                 await place.take()
             except ClusterError as error:
@@ -140,8 +140,8 @@ class Gate(Generic[H]):
             else:
                 return place
 
-    def _place(self) -> Place:
-        return Place(self._keys, self._path, self._name, self._ttl, self._what)
+    def _place(self, patience: Patience) -> Place:
+        return Place(self._keys, self._path, self._name, self._ttl, self._what, patience)
 
     # --- who is there ------------------------------------------------------------------------------------------------
 

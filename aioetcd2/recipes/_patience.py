@@ -1,34 +1,52 @@
-"""How recipes wait out an outage: a longer pause after each failure, and one warning."""
+"""How recipes wait out an outage: a longer pause after each failure, and one warning for all who wait."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
+from copy import copy
 
 logger = logging.getLogger("aioetcd2")
 
 FIRST_PAUSE = 0.1
 
 
+class _Outage:
+    """What several things that fail for one reason have in common: they say so once."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.is_known = False
+
+
 class Patience:
     """The failures of one thing that is tried again and again.
 
     Args:
-        what: What it is, for the log: `lock /locks/db`.
+        what: What it is for, in the log: `lock /locks/db`.
         longest: The longest pause in seconds.
     """
 
     def __init__(self, what: str, longest: float) -> None:
         self.last: BaseException | None = None
-        self._what = what
+        """The failure, until there is success."""
+        self._outage = _Outage(what)
         self._longest = longest
         self._failures = 0
 
+    def of_another(self) -> Patience:
+        """That of another thing tried for the same purpose: an outage of both is logged once."""
+        other = copy(self)
+        other.last = None
+        other._failures = 0
+        return other
+
     async def after(self, error: BaseException) -> None:
-        """Wait after a failure, with jitter; the first one of an outage is logged."""
-        if self.last is None:
-            logger.warning("%s: trying again until it succeeds: %s", self._what, error)
+        """Wait after a failure, with jitter."""
+        if not self._outage.is_known:
+            self._outage.is_known = True
+            logger.warning("%s: trying again until it succeeds: %s", self._outage.what, error)
         self.last = error
         pause = min(self._longest, FIRST_PAUSE * 2.0**self._failures)
         self._failures = min(self._failures + 1, 20)
@@ -36,7 +54,10 @@ class Patience:
 
     def over(self) -> None:
         """It has succeeded."""
-        if self.last is not None:
-            logger.info("%s: succeeded again", self._what)
+        if self.last is None:
+            return
         self.last = None
         self._failures = 0
+        if self._outage.is_known:
+            self._outage.is_known = False
+            logger.info("%s: succeeded again", self._outage.what)

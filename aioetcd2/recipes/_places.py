@@ -73,15 +73,13 @@ class Place:
         name: Who wants it, for people.
         ttl: Seconds that it outlives this process by, checked.
         what: What it is for, for the log.
-        clock: Seconds.
+        patience: Of those who want it.
     """
 
-    def __init__(
-        self, keys: KeysAPI, path: str, name: str, ttl: float, what: str, *, clock: Callable[[], float] = now
-    ) -> None:
+    def __init__(self, keys: KeysAPI, path: str, name: str, ttl: float, what: str, patience: Patience) -> None:
         card = _Card(name, datetime.now(timezone.utc).replace(microsecond=0))
         key = f"{path}/{secrets.token_hex(8)}"
-        self.lease = Lease(keys, key, msgspec.json.encode(card).decode(), ttl, clock=clock)
+        self.lease = Lease(keys, key, msgspec.json.encode(card).decode(), ttl)
         self.ended = asyncio.Event()
         """Set when it is over for a reason other than that it was left."""
         self.reason: str | None = None
@@ -90,9 +88,9 @@ class Place:
         self.on_end: Callable[[], None] | None = None
         self._keys = keys
         self._what = what
-        self._clock = clock
+        self._patience = patience
         self._held = False
-        self._keeping = Patience(f"{what}: keep-alive", ttl / 6)
+        self._keeping = patience.of_another()
         self._kept = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -181,7 +179,7 @@ class Place:
         return self.lease.ttl / 6
 
     async def _delete(self, briefly: bool) -> None:
-        patience = Patience(f"{self._what}: leaving", self.lease.ttl / 6)
+        patience = self._patience.of_another()
         while self.lease.until_expired() > 0:
             try:
                 await self.lease.delete()
@@ -200,8 +198,8 @@ class Place:
         """Keep the key alive until that is impossible."""
         patience = self._keeping
         while self.reason is None:
-            await asyncio.sleep(max(0.0, self.lease.next_due - self._clock()))
-            deadline = self._clock() + self.lease.remaining()
+            await asyncio.sleep(max(0.0, self.lease.next_due - now()))
+            deadline = now() + self.lease.remaining()
             try:
                 await self.lease.refresh()
             except LeaseGoneError as error:
@@ -220,13 +218,13 @@ class Place:
                 await patience.after(error)
             else:
                 patience.over()
-            if self._held and self._clock() >= deadline:
+            if self._held and now() >= deadline:
                 self._end_too_late()
             self._kept.set()
 
     async def _watch(self, index: int) -> None:
         """Learn at once when somebody deletes or writes the key."""
-        patience = Patience(f"{self._what}: watch", self.lease.ttl / 6)
+        patience = self._patience.of_another()
         while self.reason is None:
             try:
                 async with self._keys.watch(self.key, after_index=index, resync=True) as watcher:
