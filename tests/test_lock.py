@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -389,6 +390,7 @@ async def test_an_error_of_the_body_wins(client: Client, lock: Lock) -> None:
     await asyncio.sleep(0.01)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="before Python 3.11 a task does not count its cancellations")
 async def test_a_cancellation_from_outside_wins(client: Client, lock: Lock) -> None:
     async def body() -> None:
         async with lock as held:
