@@ -223,7 +223,8 @@ class House:
             if own is None:
                 continue
             for other, found in self.ours(module):
-                if module.name not in _LEVEL and other.partition(".")[0] == module.name.partition(".")[0]:
+                room = module.name.partition(".")[0]
+                if room in ROOMS and room in _LEVEL and other.partition(".")[0] == room:
                     continue  # both in a room of one level
                 level = self.level_of(other) if other else _LEVEL["client"]
                 if level is None or level >= own:
