@@ -29,6 +29,7 @@ from aioetcd2.recipes import Change, Tree
 from aioetcd2.testing import EtcdServer
 
 from .faultproxy import FaultProxy
+from .test_tree import ready
 
 T = TypeVar("T")
 
@@ -70,6 +71,11 @@ class Reader:
     async def read_until(self, key: str, value: str) -> None:
         while (node := self.content.get(key)) is None or node.value != value:
             self.apply(await self.changes.__anext__())
+
+    def read_on(self) -> None:
+        """Read what else came with that."""
+        for change in ready(self.changes):
+            self.apply(change)
 
     def apply(self, change: Change) -> None:
         assert self.content.get(change.key) == change.before, f"{change} where there was {self.content.get(change.key)}"
@@ -265,6 +271,7 @@ class TreeMachine(RuleBasedStateMachine):
         assert {(node.ttl, node.expiration) for node in self.tree.values()} == {(None, None)}
         for reader in self.readers:
             await reader.read_until(marker, str(self.steps))
+            reader.read_on()
             assert reader.content == dict(self.tree)
 
     def teardown(self) -> None:
