@@ -6,6 +6,7 @@ from aioetcd2 import Client
 from aioetcd2.testing import EtcdServer
 
 from .contenders import OURS
+from .copies import FEW
 from .harness import Figures, Settings, fresh, median, ratios, rotated, spread
 from .lists import write
 from .report import Aim, Column, Section, compared, ratio_aim
@@ -26,6 +27,7 @@ COLUMNS = (
 READING = (
     Column("reads a second", "rate", format=",.0f"),
     Column("at worst", "rate", format=",.0f", take=min),
+    Column("of all keys", "random", format=",.0f"),
     Column("in order, a second", "items", format=",.0f"),
     Column("in the copy after ms, p50", "p50", 1e3, ".2f"),
     Column("p99", "p99", 1e3, ".2f"),
@@ -54,8 +56,9 @@ async def measure(settings: Settings) -> Section:
     text = f"""\
 {count:,} keys of {BYTES} bytes in {DIRECTORIES} directories, in a fresh process each time. *recursive get*: `keys.get`,
 and what the process holds more afterwards while it keeps the answer. *Tree*: until the tree is entered, and what the
-process holds more once its watch has counted the keys. Reads are `tree[key]` of keys at random, in the order of the
-keys `tree.items()`. A change is in the copy so long after the answer to its write has come to the same process."""
+process holds more once its watch has counted the keys. Reads are `tree[key]` of {FEW} keys again and again, and of keys
+at random among all, which takes as long as the memory takes; in order: `tree.items()`. A change is in the copy so long
+after the answer to its write has come to the same process."""
     tables = [
         compared("**Beginning, and memory**", figures, *COLUMNS),
         compared("**Reading, and changes**", {COPIED: ours}, *READING),

@@ -112,10 +112,8 @@ async def reach(tree: Tree, response: Response) -> None:
 # --- the files, and what an event changes in them; no I/O -----------------------------------------------------------
 
 
-def copy_of(*nodes: Node, index: int = 1) -> Copy:
-    files = Copy()
-    files.replace(nodes, index)
-    return files
+def copy_of(*nodes: Node) -> Copy:
+    return Copy(nodes)
 
 
 def value_of(node: Node | None) -> str | None:
