@@ -135,6 +135,13 @@ def test_files_come_change_and_go() -> None:
     assert files.keys == list(files.files) == ["/d/aa"]
 
 
+def test_the_end_of_a_file_ends_nothing_below_it() -> None:
+    """In v2 there is nothing; v3 can have a key and others below it."""
+    files = copy_of(file("/d/a"), file("/d/a/b"))
+    assert told(files.take(gone("/d/a", 9))) == [("/d/a", "v", None, 9)]
+    assert files.keys == ["/d/a/b"]
+
+
 @pytest.mark.parametrize("action", ["delete", "expire"])
 @pytest.mark.parametrize("says_dir", [True, False], ids=["dir", "as before etcd 3.2"])
 def test_the_end_of_a_directory_is_one_change_for_each_file(action: Any, says_dir: bool) -> None:
@@ -385,6 +392,7 @@ class Keys:
         self.coming: asyncio.Queue[Response | Exception] = asyncio.Queue()
         self.enters: Exception | None = None
         self.closed = 0
+        self.closes_at_once = False
 
     async def get(self, key: str, *, recursive: bool) -> Response:
         assert recursive
@@ -417,7 +425,8 @@ class Keys:
 
     async def aclose(self) -> None:
         self.closed += 1
-        await asyncio.sleep(0)
+        if not self.closes_at_once:
+            await asyncio.sleep(0)
 
     def feed(self, *events: Response | Exception) -> None:
         for event in events:
@@ -833,9 +842,22 @@ async def test_bad_indexes(index: Any) -> None:
 # --- cancellation
 
 
-async def test_cancelled_at_any_step_it_leaves_nothing() -> None:
+async def test_the_end_of_the_block_leaves_nothing() -> None:
+    keys = Keys(listed(41, file("/d/a")))
+    keys.closes_at_once = True
+    async with tree_of(keys) as tree:
+        assert tree._age is not None
+        assert tree._age._timer is not None
+        assert len(asyncio.all_tasks()) == 2
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert tree._age._timer is None
+
+
+@pytest.mark.parametrize("closes_at_once", [True, False])
+async def test_cancelled_at_any_step_it_leaves_nothing(closes_at_once: bool) -> None:
     for steps in range(25):
         keys = Keys(listed(41, file("/d/a")))
+        keys.closes_at_once = closes_at_once
 
         async def live(keys: Keys = keys) -> None:
             async with tree_of(keys) as tree:

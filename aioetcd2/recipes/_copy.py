@@ -80,7 +80,7 @@ class Copy:
         if node is None:
             return []
         if event.deleted:
-            return self._end(node.key, node.modified_index) + self._end_below(node.key, node.modified_index)
+            return self._end(node.key, node.modified_index) or self._end_below(node.key, node.modified_index)
         if node.dir:  # in the place of a file, perhaps
             return self._end(node.key, node.modified_index)
         before = self.files.get(node.key)
