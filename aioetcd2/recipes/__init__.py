@@ -8,6 +8,7 @@ from ._places import Holder
 from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
+from .registration import Registration
 from .semaphore import Semaphore
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Lock",
     "LockHeldError",
     "LockLostError",
+    "Registration",
     "Semaphore",
     "Term",
 ]
