@@ -42,12 +42,14 @@ KEY_LINES = {
         r"set      {'/services/web': '10\.0\.0\.3:80', '/services/mail': '10\.0\.0\.4:25'}",
         r"expire   {'/services/web': '10\.0\.0\.3:80'}",
     ],
-    "register.py": [
-        r"create            /services/web/10\.0\.0\.1:80",
-        r"after an outage   /services/web/10\.0\.0\.1:80",
-        r"delete            /services/web/10\.0\.0\.1:80",
-        r"create            /services/web/10\.0\.0\.1:80",
-        r"compareAndDelete  /services/web/10\.0\.0\.1:80",
+    "registration.py": [
+        r'create            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'compareAndSwap    {"address": "10\.0\.0\.1:80", "healthy": false}',
+        r'compareAndSwap    {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'after an outage   {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'delete            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'create            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'compareAndDelete  {"address": "10\.0\.0\.1:80", "healthy": true}',
     ],
     "lock.py": [
         r"(\w+) takes, \1 gives, (\w+) takes, \2 gives, (\w+) takes, \3 gives",

@@ -241,7 +241,7 @@ class Scheduler:
     def succeeded(self, entry: Entry) -> None:
         """The cluster has done what was asked for this key."""
         self._answered()
-        entry.pauses.reset()
+        entry.pauses = entry.pauses.anew()
         if self._failing.pop(entry, None) is not None and not self._failing:
             logger.info("%s: succeeded again, and so did all others", entry.what)
 
@@ -261,7 +261,7 @@ class Scheduler:
     def _answered(self) -> None:
         self._outage = False
         self._leaving_until = None
-        self._pauses.reset()
+        self._pauses = self._pauses.anew()
 
     def _pause_is_over(self) -> None:
         self._pause = None
