@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 from aioetcd2 import CompareFailedError, Node, NodeExistsError, NotFileError, Response
@@ -20,12 +21,14 @@ class SharedKeys(LossyKeys):
     Attributes:
         events: The history: a refresh makes no event.
         history: Whether the server still holds it.
+        on_watch: What happens right before a watch is registered, once.
     """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.events: list[Response] = []
         self.history = True
+        self.on_watch: Callable[[], object] | None = None
         self.watchers: list[History] = []
         self.happened = asyncio.Event()
 
@@ -50,6 +53,9 @@ class SharedKeys(LossyKeys):
     def watch(self, key: str, *, after_index: int, resync: bool) -> History:
         assert resync
         self.sent.append(f"watch {key}")
+        if self.on_watch is not None:
+            happens, self.on_watch = self.on_watch, None
+            happens()
         self.watchers.append(History(self, key, after_index))
         return self.watchers[-1]
 

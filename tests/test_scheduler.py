@@ -305,6 +305,13 @@ async def test_an_error_that_is_none_of_ours_ends_nothing(world: World, lines: C
     assert "whatever" in lines()[0]
 
 
+async def test_all_learn_in_their_turn_that_a_client_is_closed(world: World) -> None:
+    await world.register(40)
+    world.failure = ClientClosedError("the client is closed")
+    await world.passes(1.125)
+    assert not any(entry.is_there for entry in world.entries)
+
+
 async def test_a_closed_client_is_asked_no_more(world: World, lines: Callable[[], list[str]]) -> None:
     entry = await world.register()
     world.failure = ClientClosedError("the client is closed")
@@ -346,15 +353,8 @@ async def test_what_is_theirs_is_watched_until_it_is_gone(world: World, lines: C
 async def test_theirs_that_is_gone_before_the_watch(world: World) -> None:
     entry = await world.register()
     world.store.put("/s/0", "them")
-    real = world.store.watch
-
-    def watch(*args: object, **options: object) -> object:
-        world.store.drop("/s/0")
-        world.store.watch = real  # type: ignore[method-assign]
-        return real(*args, **options)  # type: ignore[arg-type]
-
-    world.store.watch = watch  # type: ignore[method-assign,assignment]
-    await world.passes(1.1)
+    world.store.on_watch = lambda: world.store.drop("/s/0")
+    await world.passes(1.125)
     assert there(entry)
 
 
@@ -366,6 +366,15 @@ async def test_theirs_of_which_the_history_is_gone(world: World) -> None:
     assert not there(entry)
     world.store.drop("/s/0")
     await idle()
+    assert there(entry)
+
+
+async def test_theirs_that_is_gone_with_the_history(world: World) -> None:
+    entry = await world.register()
+    world.store.put("/s/0", "them")
+    world.store.history = False
+    world.store.on_watch = lambda: world.store.drop("/s/0")
+    await world.passes(1.125)
     assert there(entry)
 
 

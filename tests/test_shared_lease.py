@@ -229,6 +229,18 @@ async def test_where_history_is_gone_a_refusal_is_a_successor_s(lease: SharedLea
         await lease.refresh()
 
 
+async def test_where_history_is_gone_a_key_that_was_made_anew_is_theirs(lease: SharedLease, store: SharedKeys) -> None:
+    await registered(lease, store)
+    store.history = False
+    store.fates.append(DROPPED)
+    with pytest.raises(ClusterError):
+        await lease.refresh()
+    store.drop(KEY)
+    store.put(KEY, "us")
+    with pytest.raises(LeaseTakenError):
+        await lease.refresh()
+
+
 async def test_one_that_comes_late_harms_no_one(lease: SharedLease, store: SharedKeys) -> None:
     await registered(lease, store)
     store.fates.append(LATE)
