@@ -9,6 +9,7 @@ from ._places import Holder
 from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
+from .registration import Registration
 from .semaphore import Semaphore
 from .tree import Tree
 
@@ -22,6 +23,7 @@ __all__ = [
     "Lock",
     "LockHeldError",
     "LockLostError",
+    "Registration",
     "Semaphore",
     "Term",
     "Tree",
