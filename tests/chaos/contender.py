@@ -98,7 +98,7 @@ class Witness:
 async def act(held: Held, access: Access, dice: random.Random, ttl: float) -> None:
     """Count the register up for some time. The block loses the lock meanwhile, or does not."""
     value = await access.act(held.token)
-    end = now() + dice.uniform(0.05, 0.6)
+    end = now() + (dice.uniform(0.05, 0.6) if dice.random() < 0.8 else dice.uniform(1.0, 2.0 * ttl))
     stalls = dice.random() < 0.02
     while value is not None and now() < end:
         await asyncio.sleep(dice.uniform(0.0, 0.03))
@@ -109,6 +109,7 @@ async def act(held: Held, access: Access, dice: random.Random, ttl: float) -> No
         if lot < 0.05:  # where a garbage collection, or a page that is read from a disk, would hurt most
             tell("between")
             time.sleep(BETWEEN)
+            look(held)  # only to tell
         elif lot < 0.3:
             time.sleep(dice.uniform(0.0, 0.02))
         value = await access.act(held.token, value)

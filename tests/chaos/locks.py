@@ -265,7 +265,7 @@ class LockNemesis(Nemesis):
 
     async def _freeze_one(self, contender: Contender, seconds: float) -> None:
         contender.send(signal.SIGSTOP)
-        await self._last(seconds)
+        await asyncio.sleep(seconds)  # to its end, or a control might find nothing
         contender.send(signal.SIGCONT)
 
     async def kill_contender(self, dice: random.Random) -> None:
@@ -299,7 +299,7 @@ class LockNemesis(Nemesis):
             else:
                 await proxy.refuse()
                 proxy.cut(reset=dice.random() < 0.5)
-        await self._last(seconds)
+        await asyncio.sleep(seconds)
         for proxy in contender.proxies:
             await self._accept(proxy)
 
@@ -456,11 +456,11 @@ async def play(
     """Let them contend while all that is hurt, and for a while after that.
 
     Args:
-        seconds: How long it is hurt.
+        seconds: How long it is hurt, at least.
         seed: Of all choices.
         believing: `False` = contenders whose belief never ends.
         fencing: `False` = a register that accepts everyone.
-        only: The names of the faults there are to be; none = all.
+        only: The names of the faults there are to be, each at least once; none = all.
     """
     async with built(seed, believing=believing, fencing=fencing) as (arena, register):
         books = arena.books
@@ -468,6 +468,8 @@ async def play(
         await everyone_has_it(arena, 0.0)
         async with LockNemesis(arena, seed, only=only) as nemesis:
             await asyncio.sleep(seconds)
+            while any(not nemesis.struck[name.replace("_", " ")] for name in only):
+                await asyncio.sleep(0.05)
         healed = now()
         await everyone_has_it(arena, healed)
         books.back_after = min((each.since for each in books.tenures.values() if each.since > healed), default=healed)
