@@ -7,11 +7,18 @@ The judge of that is tried first, and two locks that are broken on purpose are c
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import sys
 
 import pytest
 
+from aioetcd2 import Client
+from aioetcd2.recipes import Lock
+from aioetcd2.testing import EtcdCluster
+
+from .chaos.contender import now
 from .chaos.locks import play
 from .chaos.turns import Act, Removal, Tenure, judge, judge_acts
 
@@ -141,3 +148,67 @@ async def test_a_register_that_accepts_older_tokens_is_caught(seed: int) -> None
     print(report)
     assert any("out of turn" in each for each in report.violations), str(report)
     assert not any("valid" in each for each in report.violations), str(report)
+
+
+# --- a holder that dies, and nothing else ----------------------------------------------------------------------------
+
+HOLD_FOR_EVER = """
+import asyncio, sys
+from aioetcd2 import Client
+from aioetcd2.recipes import Lock
+
+async def main():
+    async with Client(sys.argv[2:]) as client, Lock(client.keys, sys.argv[1], ttl=3):
+        print("held", flush=True)
+        await asyncio.sleep(3600)
+
+asyncio.run(main())
+"""
+
+
+async def takeover(client: Client, path: str, after: float) -> float:
+    """Kill a process that has held a lock for some seconds; how long after that the next one has it."""
+    lock = Lock(client.keys, path, ttl=TTL)
+    arguments = ("-c", HOLD_FOR_EVER, path, *client.endpoints)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONASYNCIODEBUG"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"held\n"
+        waiting = asyncio.create_task(lock.acquire())
+        await asyncio.sleep(after)
+        assert not waiting.done()
+    finally:
+        killed = now()
+        process.kill()
+        await process.wait()
+    held = await waiting
+    took = now() - killed
+    await lock.release(held)
+    return took
+
+
+async def lateness() -> float:
+    """By how much this machine is late at the most, until this is cancelled."""
+    late = 0.0
+    try:
+        while True:
+            due = now() + 0.01
+            await asyncio.sleep(0.01)
+            late = max(late, now() - due)
+    except asyncio.CancelledError:
+        return late
+
+
+@pytest.mark.nemesis
+async def test_the_place_of_a_dead_holder_is_free_after_its_ttl() -> None:
+    async with EtcdCluster(size=3) as cluster, Client(cluster.endpoints) as client:
+        measuring = asyncio.create_task(lateness())
+        took = await asyncio.gather(*(takeover(client, f"/locks/{each}", 1.0 + each / 4) for each in range(6)))
+        measuring.cancel()
+        late = await measuring
+    print([f"{each:.2f}" for each in took], f"late by {late:.2f}")
+    assert min(took) > 2 / 3 * TTL - 0.1 - late
+    assert max(took) < TTL + 0.6 + late
