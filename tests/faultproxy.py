@@ -142,8 +142,9 @@ class FaultProxy:
         told, requests = None if answers else self.told, Requests()
         try:
             while data := await reader.read(1 << 16):
-                for request in requests.whole(data) if told is not None else ():
-                    told(request)
+                if told is not None:
+                    for request in requests.whole(data):
+                        told(request)
                 if client in self._forgotten:
                     if not answers:
                         close_by_reset(client)
