@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import pytest
 
@@ -14,7 +15,7 @@ from aioetcd2.recipes import Election, Held, Lock, Semaphore
 from aioetcd2.testing import EtcdServer
 
 from .faultproxy import FaultProxy
-from .steps import BEFORE_3_11, BOTH, CANCELLED, at_every_step, cancelled_at, make_task, own_tasks, until
+from .steps import BEFORE_3_11, BOTH, CANCELLED, Counted, at_every_step, cancelled_at, make_task, own_tasks, until
 
 pytestmark = pytest.mark.slow
 
@@ -130,6 +131,8 @@ class Scene:
         held = await other.acquire() if beside else None
         leaving = asyncio.create_task(self._leave(other, held, path))
         outcome, reached = await cancelled_at(at, waking, lambda: recipe(self.client.keys, path))
+        left = [task for task in asyncio.all_tasks() if isinstance(task.get_coro(), Counted)]
+        assert self.observing or not left, f"tasks are left behind by a cancellation at step {at}: {left}"
         leaving.cancel()
         await asyncio.wait([leaving])
         if held is not None:
@@ -155,13 +158,18 @@ MOST_KEPT = 3
 """Connections that a client keeps for its next calls: a keep-alive, a watch's count of keys, and a list meet."""
 
 
+def overtaking(proxy: FaultProxy, request: bytes) -> None:
+    """Have what comes after a write overtake it, on another connection."""
+    proxy.latency = 0.02 if request.startswith(b"PUT ") else 0.001
+
+
 @asynccontextmanager
 async def scene(server: EtcdServer, delayed: bool, *, observing: bool = False) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultProxy(server.endpoint)) if delayed else None
         endpoint = server.endpoint
         if proxy is not None:
-            proxy.latency = 0.002
+            proxy.told = partial(overtaking, proxy)
             endpoint = proxy.endpoint
         client = await stack.enter_async_context(Client(endpoint, selection=EndpointSelection.PRIORITIZE_LEADER))
         witness = await stack.enter_async_context(Client(server.endpoint))
