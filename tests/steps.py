@@ -26,17 +26,21 @@ class Steps:
         at: At which one.
         waking: Whether to wait there until what the step waits for has happened.
         stop: How to stop it; given the call's task.
+        later: Seconds from there on until it is stopped: by then what it has written is under way.
 
     Attributes:
         task: The call.
         stopped: What `stop` gave, if it came to that.
     """
 
-    def __init__(self, at: int, waking: bool, stop: Callable[[asyncio.Task[Any]], object]) -> None:
+    def __init__(
+        self, at: int, waking: bool, stop: Callable[[asyncio.Task[Any]], object], *, later: float = 0.0
+    ) -> None:
         self.taken = 0
         self.at = at
         self.waking = waking
         self.stop = stop
+        self.later = later
         self.task: asyncio.Task[Any]
         self.stopped: list[object] = []
 
@@ -50,6 +54,8 @@ class Steps:
             return
         if self.waking and asyncio.isfuture(future):
             future.add_done_callback(self._stop)  # before the task that waits for it adds its own
+        elif self.later:
+            asyncio.get_running_loop().call_later(self.later, self._stop)
         else:
             self._stop()
 
@@ -119,9 +125,11 @@ async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
 CANCELLED = object()
 
 
-async def cancelled_at(at: int, waking: bool, call: Callable[[], Awaitable[Any]]) -> tuple[Any, bool]:
+async def cancelled_at(
+    at: int, waking: bool, call: Callable[[], Awaitable[Any]], *, later: float = 0.0
+) -> tuple[Any, bool]:
     """Cancel a call at a step: its result or error or `CANCELLED`, and whether it got there at all."""
-    steps = Steps(at, waking, asyncio.Task.cancel)
+    steps = Steps(at, waking, asyncio.Task.cancel, later=later)
     task = await steps.run(call)
     assert task.cancelled() == (steps.stopped == [True]), f"cancelled at step {at}, it went on to {task}"
     if task.cancelled():

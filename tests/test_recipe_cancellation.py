@@ -24,6 +24,9 @@ Recipe = Callable[[KeysAPI, str], Awaitable[object]]
 TTL = 30.0
 """Nothing that is left behind goes away by itself."""
 
+LATE = 0.02
+"""Seconds by which a write is delayed."""
+
 
 @pytest.fixture(autouse=True)
 async def steps_are_counted() -> None:
@@ -120,17 +123,20 @@ class Scene:
         """How many the server has open."""
         return (await self.witness.stats.store()).watchers
 
-    async def attempt(self, recipe: Recipe, path: str, at: int, waking: bool, *, beside: bool) -> bool:
+    async def attempt(
+        self, recipe: Recipe, path: str, at: int, waking: bool, *, beside: bool, later: float = 0.0
+    ) -> bool:
         """Cancel it at a step, and see what is left; whether it got there.
 
         Args:
             beside: Another one is first, and leaves once this one has had time to wait for that.
+            later: Seconds from that step on.
         """
         watches = await self.watches()
         other = Lock(self.witness.keys, path, ttl=TTL)
         held = await other.acquire() if beside else None
         leaving = asyncio.create_task(self._leave(other, held, path))
-        outcome, reached = await cancelled_at(at, waking, lambda: recipe(self.client.keys, path))
+        outcome, reached = await cancelled_at(at, waking, lambda: recipe(self.client.keys, path), later=later)
         left = [task for task in asyncio.all_tasks() if isinstance(task.get_coro(), Counted)]
         assert self.observing or not left, f"tasks are left behind by a cancellation at step {at}: {left}"
         leaving.cancel()
@@ -138,6 +144,8 @@ class Scene:
         if held is not None:
             await other.release(held)
         assert outcome in (CANCELLED, "done"), outcome
+        if self.proxy is not None:
+            await asyncio.sleep(2 * LATE)
         assert not await self.places(path), f"a key is left behind by a cancellation at step {at}"
         await until(lambda: not own_tasks(), 2.0)
         if await self.watches() > watches:
@@ -160,7 +168,7 @@ MOST_KEPT = 3
 
 def overtaking(proxy: FaultProxy, request: bytes) -> None:
     """Have what comes after a write overtake it, on another connection."""
-    proxy.latency = 0.02 if request.startswith(b"PUT ") else 0.001
+    proxy.latency = LATE if request.startswith(b"PUT ") else 0.001
 
 
 @asynccontextmanager
@@ -183,10 +191,13 @@ async def scene(server: EtcdServer, delayed: bool, *, observing: bool = False) -
 async def test_recipe(name: str, beside: bool, delayed: bool, server: EtcdServer, prefix: str) -> None:
     async with scene(server, delayed) as stage:
 
-        async def attempt(at: int, waking: bool) -> bool:
-            return await stage.attempt(RECIPES[name], f"{prefix}/{next(numbers)}", at, waking, beside=beside)
+        async def attempt(later: float, at: int, waking: bool) -> bool:
+            path = f"{prefix}/{next(numbers)}"
+            return await stage.attempt(RECIPES[name], path, at, waking, beside=beside, later=later)
 
-        await at_every_step(attempt, manners=(False,) if BEFORE_3_11 else BOTH)
+        await at_every_step(partial(attempt, 0.0), manners=(False,) if BEFORE_3_11 else BOTH)
+        if delayed:
+            await at_every_step(partial(attempt, LATE / 4), manners=(False,))
 
 
 @pytest.mark.timeout(300)
