@@ -1,16 +1,19 @@
-"""Recipes on etcd's keys: locks that know when they are lost, and what is built in the same way.
+"""Recipes on etcd's keys: locks that know when they are lost, a copy of a subtree, and what is built in the same way.
 
 They use `client.keys` alone.
 """
 
-from ..errors import LeadershipLostError, LockHeldError, LockLostError
+from ..errors import LeadershipLostError, LockHeldError, LockLostError, TreeBehindError, TreeStaleError
+from ._copy import Change
 from ._places import Holder
 from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
 from .semaphore import Semaphore
+from .tree import Tree
 
 __all__ = [
+    "Change",
     "Election",
     "Held",
     "Holder",
@@ -21,4 +24,7 @@ __all__ = [
     "LockLostError",
     "Semaphore",
     "Term",
+    "Tree",
+    "TreeBehindError",
+    "TreeStaleError",
 ]
