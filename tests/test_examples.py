@@ -49,6 +49,22 @@ KEY_LINES = {
         r"create            /services/web/10\.0\.0\.1:80",
         r"compareAndDelete  /services/web/10\.0\.0\.1:80",
     ],
+    "lock.py": [
+        r"(\w+) takes, \1 gives, (\w+) takes, \2 gives, (\w+) takes, \3 gives",
+        r"held by erin",
+        r"13 s are left without a word of the cluster",
+        r"refused: /locks/ledger is held by erin \(token \d+\); .*",
+        r"lost: its key was deleted, or written by another",
+        r"fenced: 'dave takes' comes too late: its token is \d+, and \d+ was here",
+    ],
+    "election.py": [
+        r"leads at first: nobody",
+        r"then: first",
+        r"after it has stopped: second",
+        r"second, then third",
+        r"after its key was taken away: third",
+        r"third, then second",
+    ],
     "counter.py": [r"10 tasks raised the counter 10 times each: it is 100", r"[1-9]\d{2,} tries, .*"],
     "members.py": [
         r"Three members",

@@ -11,11 +11,12 @@ import msgspec
 import pytest
 
 import aioetcd2
-from aioetcd2 import ErrorCode, errors, events, models
+from aioetcd2 import ErrorCode, errors, events, models, recipes
 from aioetcd2._v2 import responses
 
 PAGES = Path(__file__).parent.parent.joinpath("docs", "reference")
-SOURCES = sorted(path for path in Path(aioetcd2.__file__).parent.glob("*.py"))
+PACKAGE = Path(aioetcd2.__file__).parent
+SOURCES = sorted([*PACKAGE.glob("*.py"), *PACKAGE.joinpath("recipes").glob("[!_]*.py")])
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,11 @@ def test_each_public_name_has_a_place(name: str) -> None:
     value = getattr(aioetcd2, name)
     shown = re.findall(r"^::: (\S+)$", "\n".join(page.read_text("utf-8") for page in PAGES.iterdir()), re.MULTILINE)
     assert not {f"aioetcd2.{name}", value.__module__}.isdisjoint(shown)
+
+
+@pytest.mark.parametrize("name", sorted(set(recipes.__all__) - set(aioetcd2.__all__)))
+def test_each_recipe_has_a_place(name: str) -> None:
+    assert f"::: aioetcd2.recipes.{name}\n" in PAGES.joinpath("recipes.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
