@@ -9,6 +9,7 @@ from ._places import Holder
 from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
+from .queue import Item, Queue
 from .semaphore import Semaphore
 from .tree import Tree
 
@@ -17,11 +18,13 @@ __all__ = [
     "Election",
     "Held",
     "Holder",
+    "Item",
     "Leader",
     "LeadershipLostError",
     "Lock",
     "LockHeldError",
     "LockLostError",
+    "Queue",
     "Semaphore",
     "Term",
     "Tree",
