@@ -20,8 +20,8 @@ from ..errors import (
     NotDirError,
 )
 from ..keys import KeysAPI
-from ..models import Node
 from ._backlog import Backlog
+from ._clock import now
 from ._gate import Block, check_name, check_path
 from ._lease import LeaseGoneError, check_ttl, maybe_applied
 from ._patience import Patience
@@ -110,11 +110,14 @@ class Queue:
         self._path = check_path(path)
         self._ttl = check_ttl(ttl)
         self._hurried = keys.within(self._ttl / 6)
+        self._name = check_name(None)
         self._what = f"queue {self._path}"
         self._patience = Patience(self._what, self._ttl / 6)
         self._users = 0
         self._ours: dict[str, Place | None] = {}
-        self._backlog: Backlog | None = None
+        self._backlog = Backlog(self._path, self._ours, self._ttl)
+        self._idle = RuntimeError(f"{self._what} is not followed")
+        self._backlog.end(self._idle)
         self._follower: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -147,8 +150,8 @@ class Queue:
     def take(self) -> AbstractAsyncContextManager[Item]:
         """Wait for an item, and have it for a block: `async with queue.take() as item`.
 
-        Ended well, the item is deleted, and then the claim. Ended with an error or a cancellation, the claim is deleted,
-        and the item is for the next one.
+        Ended well, the item is deleted, and then the claim. Ended with an error or a cancellation, only the claim is
+        deleted, and the item is for the next one.
 
         A loss of the claim cancels the block, once; the block then raises `LockLostError`. An error of its own wins,
         and so does a cancellation from outside. A block that has ended well, and can't delete the item while it still
@@ -192,20 +195,17 @@ class Queue:
     async def _go(self) -> None:
         """One less needs the copy."""
         self._users -= 1
-        follower = self._follower
-        if self._users or follower is None:
-            return
-        self._follower = self._backlog = None
-        await stopped(follower)
+        if self._users == 0 and self._follower is not None:
+            self._backlog.end(self._idle)
+            await stopped(self._follower)
 
-    def _known(self) -> Backlog:
-        """What is known of the queue; from now on, if it was not."""
-        if self._backlog is None or self._backlog.error is not None:
+    def _follow(self) -> None:
+        """Have a copy from now on, unless there is one."""
+        if self._backlog.error is not None:
             self._backlog = Backlog(self._path, self._ours, self._ttl)
-            self._follower = asyncio.create_task(self._follow(self._backlog), name=self._what)
-        return self._backlog
+            self._follower = asyncio.create_task(self._keep_up(self._backlog), name=self._what)
 
-    async def _follow(self, backlog: Backlog) -> None:
+    async def _keep_up(self, backlog: Backlog) -> None:
         try:
             async with Tree(self._keys, self._path, limit=sys.maxsize) as tree:
                 async for change in tree.changes():
@@ -218,7 +218,7 @@ class Queue:
     async def _put(self, name: str, text: str) -> None:
         """Make an item; its name is random, so what is there is ours."""
         patience = Patience(f"{self._what}: put", self._ttl / 6)
-        end = asyncio.get_running_loop().time() + self._ttl
+        end = now() + self._ttl
         while True:
             try:
                 await self._keys.create(self._item(name), text)
@@ -226,7 +226,7 @@ class Queue:
                 return
             except EtcdError as error:
                 is_open = maybe_applied(error) or (patience.last is not None and isinstance(error, ClusterError))
-                if not is_open or asyncio.get_running_loop().time() >= end:
+                if not is_open or now() >= end:
                     raise
                 await patience.after(error)
             else:
@@ -235,7 +235,8 @@ class Queue:
     async def _next(self) -> Item:
         """An item that is claimed."""
         while True:
-            name = await self._known().pick()
+            self._follow()
+            name = await self._backlog.pick()
             try:
                 item = await self._claimed(name)
             except ClusterError as error:
@@ -253,16 +254,16 @@ class Queue:
         """
         what = f"{self._what}: {name}"
         patience = Patience(what, self._ttl / 6)
-        place = Place(self._keys, f"{self._path}/claims", check_name(None), self._ttl, what, patience, contested=name)
+        place = Place(self._keys, f"{self._path}/claims", self._name, self._ttl, what, patience, contested=name)
         try:
             await place.take()
         except (NodeExistsError, LeaseGoneError):
-            self._known().lost(name)
+            self._backlog.lost(name)
             return None
         except BaseException:
-            self._known().put_back(name)
+            self._backlog.put_back(name)
             raise
-        self._known().won(name, place)
+        self._backlog.won(name, place)
         place.hold(None)
         item: Item | None = None
         is_done = False
@@ -276,7 +277,7 @@ class Queue:
 
     async def _begun(self, place: Place, name: str) -> Item | None:
         """Count the attempt, by a write that only succeeds while the item is there; `None` where it is not."""
-        node = self._known().items.get(name)
+        node = self._backlog.items.get(name)
         with suppress(KeyNotFoundError):
             while node is not None:
                 envelope = _read(node.value)
@@ -315,7 +316,7 @@ class Queue:
         try:
             await place.leave(briefly=briefly)
         finally:
-            self._known().put_back(name, done=done)
+            self._backlog.put_back(name, done=done)
 
     def _item(self, name: str) -> str:
         return f"{self._path}/items/{name}"
@@ -354,9 +355,7 @@ class _Taking(AbstractAsyncContextManager[Item]):
                 done = True
         finally:
             try:
-                await queue._leave(
-                    item._place, item.name, briefly=isinstance(error, asyncio.CancelledError), done=done
-                )
+                await queue._leave(item._place, item.name, briefly=isinstance(error, asyncio.CancelledError), done=done)
             finally:
                 await queue._go()
         if loss is not None and (error is None or was_ours):
