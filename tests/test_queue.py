@@ -368,6 +368,13 @@ async def test_an_error_of_the_body_wins(client: Client, queue: Queue) -> None:
     assert (await one(queue)).attempt == 2
 
 
+async def test_an_item_that_was_done_by_another(client: Client, queue: Queue) -> None:
+    name = await queue.put("v")
+    with pytest.raises(LockLostError, match="item was deleted by another"):
+        async with queue.take():
+            await client.keys.delete(f"{queue._path}/items/{name}")
+
+
 async def test_an_item_that_was_begun_by_another_is_not_deleted_under_them(client: Client, queue: Queue) -> None:
     """Where the belief in the claim is wrong, as where the members' clocks differ, the item itself tells."""
     name = await queue.put("v")
@@ -566,17 +573,18 @@ async def test_workers_wait_out_an_outage(proxy: FaultProxy, path: str, lines: C
         queue = Queue(cut_off.keys, path, ttl=TTL)
         done: list[str] = []
         workers = [asyncio.create_task(work(queue, done)) for _ in range(4)]
-        await until(lambda: cut_off.counters.watches_open)
+        await queue.put("first")
+        await until(lambda: done)
         await proxy.refuse()
         proxy.cut()
         for index in range(1, 5):
             node = Node(f"{path}/items/{index}", "v", created_index=index, modified_index=index)
             queue._backlog.take(Change(node.key, None, node, index))
         await asyncio.sleep(0.7)
-        assert not done
+        assert len(done) == 1
         await proxy.resume()
         await queue.put("new")
-        await until(lambda: done == ["new"])
+        await until(lambda: done == ["first", "new"])
         await cancelled(*workers)
     assert sum(line.startswith("queue ") and "trying again" in line for line in lines()) == 1
 

@@ -107,16 +107,14 @@ class Backlog:
         self._ours[name] = None
         return name
 
-    def won(self, name: str, place: Place) -> None:
-        """The item is claimed."""
-        self._spread = max(1.0, self._spread * 0.9)
+    def claimed(self, name: str, place: Place) -> None:
+        """The item is claimed; the place is told from now on what becomes of its key."""
         self._ours[name] = place
         if self._index >= place.token:
             place.seen(self._claims.get(name))
 
     def lost(self, name: str) -> None:
         """Another has claimed the item."""
-        self._spread = min(float(MOST), self._spread * 2)
         if name not in self._claims:
             self._others[name] = asyncio.get_running_loop().call_later(self._memory, self._free_again, name)
         self.put_back(name)
@@ -127,6 +125,10 @@ class Backlog:
         if done and name in self.items:
             self._done.add(name)
         self._sort(name)
+
+    def spread(self, *, apart: bool) -> None:
+        """Pick among more items, for another was faster; or among fewer."""
+        self._spread = min(float(MOST), self._spread * 2) if apart else max(1.0, self._spread * 0.9)
 
     # --- the order ---------------------------------------------------------------------------------------------------
 

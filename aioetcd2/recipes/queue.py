@@ -243,6 +243,7 @@ class Queue:
                 await self._patience.after(error)
             else:
                 self._patience.over()
+                self._backlog.spread(apart=item is None)
                 if item is not None:
                     return item
 
@@ -263,7 +264,7 @@ class Queue:
         except BaseException:
             self._backlog.put_back(name)
             raise
-        self._backlog.won(name, place)
+        self._backlog.claimed(name, place)
         place.hold(None)
         item: Item | None = None
         is_done = False
@@ -299,14 +300,19 @@ class Queue:
             LockLostError: The claim was lost before that was certain.
         """
         patience = Patience(f"{self._what}: {item.name}", self._ttl / 6)
+        is_open = False
         while True:
             try:
                 await self._hurried.delete(self._item(item.name), prev_index=item._index)
             except KeyNotFoundError:
-                return
+                if is_open:
+                    item.check()
+                    return
+                item._place.end("its item was deleted by another")
             except CompareFailedError:
                 item._place.end("its item was written by another")
             except ClusterError as error:
+                is_open = is_open or maybe_applied(error)
                 await first(patience.after(error), item.lost.wait())
             else:
                 return
@@ -348,14 +354,19 @@ class _Taking(AbstractAsyncContextManager[Item]):
         item = block.held
         loss = block.end()
         was_ours = block.takes_back(error)
-        done = False
+        is_done = False
         try:
             if error is None and loss is None:
                 await finished(queue._end(item), item._place.grace)
-                done = True
+                is_done = True
+        except asyncio.CancelledError as cancellation:
+            error = cancellation
+            raise
         finally:
+            # a claim that stays hinders no one where the item is done
+            briefly = is_done or isinstance(error, asyncio.CancelledError)
             try:
-                await queue._leave(item._place, item.name, briefly=isinstance(error, asyncio.CancelledError), done=done)
+                await queue._leave(item._place, item.name, briefly=briefly, done=is_done)
             finally:
                 await queue._go()
         if loss is not None and (error is None or was_ours):
