@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -22,6 +22,7 @@ from aioetcd2 import (
     V2DisabledError,
 )
 from aioetcd2.recipes import Change, Item, LockLostError, Queue
+from aioetcd2.recipes._places import Place
 from aioetcd2.testing import EtcdServer
 
 from .conftest import node_of
@@ -80,12 +81,17 @@ class Failed(Exception):
 
 
 async def fail(queue: Queue) -> Item:
-    item = None
-    with pytest.raises(Failed):
+    """Begin with an item, and fail."""
+    had: list[Item] = []
+
+    async def worker() -> None:
         async with timeout(10), queue.take() as item:
+            had.append(item)
             raise Failed
-    assert item is not None
-    return item
+
+    with pytest.raises(Failed):
+        await worker()
+    return had[0]
 
 
 # --- what it does -----------------------------------------------------------------------------------------------------
@@ -105,7 +111,7 @@ async def test_put_and_take(client: Client, queue: Queue, path: str) -> None:
         assert item.token == claim.created_index
         assert await queue.size() == 1
         assert "1 items in hand" in repr(queue)
-    assert not item.valid
+    assert item.remaining() == 0
     assert not item.lost.is_set()
     with pytest.raises(LockLostError, match="released"):
         item.check()
@@ -463,39 +469,26 @@ async def test_a_copy_that_is_behind_counts_right(client: Client, queue: Queue, 
         assert (await one(queue)).attempt == 2
 
 
-async def test_a_claim_that_ends_before_it_is_known(client: Client, queue: Queue, path: str) -> None:
+async def test_a_claim_that_ends_before_it_is_known(
+    client: Client, queue: Queue, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The event that deletes it may come before the answer of the request that made it."""
     name = await queue.put("v")
-    real, deleted = client.keys.create, []
+    real: Callable[[Place], Awaitable[None]] = Place.take
+    deleted: list[int] = []
 
-    async def create(key: str, value: str, **options: float) -> object:
-        response = await real(key, value, **options)
+    async def take(place: Place) -> None:
+        await real(place)
         if not deleted:
-            deleted.append(await client.keys.delete(key))
-            await until(lambda: queue._backlog._index >= deleted[0].index)
-        return response
+            deleted.append((await client.keys.delete(place.key)).modified_index)
+            await until(lambda: queue._backlog._index >= deleted[0])
 
-    queue._keys = Wrapped(client.keys, create=create)
+    monkeypatch.setattr(Place, "take", take)
     async with queue.take() as item:
         assert item.valid
-        assert item.attempt in (1, 2)
         assert item.name == name
         assert await files(client, f"{path}/claims") == [item.key]
-    assert deleted
-
-
-class Wrapped:
-    """Keys of which one call goes through the test."""
-
-    def __init__(self, keys: KeysAPI, **calls: object) -> None:
-        self._keys = keys
-        self._calls = calls
-
-    def __getattr__(self, name: str) -> object:
-        return self._calls.get(name) or getattr(self._keys, name)
-
-    def within(self, seconds: float) -> Wrapped:
-        return Wrapped(self._keys.within(seconds), **self._calls)
+    assert deleted[0] < item.token
 
 
 # --- putting ----------------------------------------------------------------------------------------------------------
