@@ -176,9 +176,7 @@ class Place:
         self.reason = reason
         self.ended.set()
         self._disarm()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._cancel_tasks()
         if self.on_end is not None:
             self.on_end()
 
@@ -194,16 +192,22 @@ class Place:
         if not over:
             self.reason = "it was released"
         self._disarm()
+        self._cancel_tasks()  # they end while the key is deleted, which nobody should wait for
         try:
-            await stopped(*self._tasks)
-        finally:
             if not over:
                 await finished(self._delete(briefly), self.grace)
+        finally:
+            await stopped(*self._tasks)
 
     @property
     def grace(self) -> float:
         """Seconds that the end of a request is waited for after a cancellation."""
         return self.lease.ttl / 6
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def _delete(self, briefly: bool) -> None:
         patience = self._patience.of_another()
