@@ -21,16 +21,27 @@ MOST_ATTEMPTS = 3
 class Mail:
     """What the work is done on: it is at least once, so doing it again must be harmless."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
         self.sent: dict[str, str] = {}
-        self.dead: list[str] = []
+        self.dead: dict[str, str] = {}
+        self.is_over = asyncio.Event()
+        self._expected = expected
 
     async def send(self, item: Item) -> None:
-        """Send a mail once, whoever is told to do it again."""
+        """Send a mail, once, whoever is told to do it again."""
         if not item.value.endswith("example.com"):
             raise ValueError(f"attempt {item.attempt}: {item.value} is no address")
         await asyncio.sleep(0.01)
-        self.sent.setdefault(item.name, item.value)
+        self._note(self.sent, item)
+
+    def put_aside(self, item: Item) -> None:
+        """Keep what can't be sent for somebody to look at."""
+        self._note(self.dead, item)
+
+    def _note(self, where: dict[str, str], item: Item) -> None:
+        where[item.name] = item.value
+        if len(self.sent) + len(self.dead) == self._expected:
+            self.is_over.set()
 
 
 async def worker(queue: Queue, mail: Mail) -> None:
@@ -39,7 +50,7 @@ async def worker(queue: Queue, mail: Mail) -> None:
         try:
             async with queue.take() as item:
                 if item.attempt > MOST_ATTEMPTS:
-                    mail.dead.append(item.value)  # the block ends well: the item is gone
+                    mail.put_aside(item)  # the block ends well: the item is gone
                 else:
                     await mail.send(item)
         except LockLostError as error:
@@ -56,21 +67,21 @@ async def die_at_work(client: Client, queue: Queue) -> None:
 
 
 async def main() -> None:
-    mail = Mail()
+    names = ["ann@example.com", "bob at home", *(f"user{number}@example.com" for number in range(50))]
+    mail = Mail(len(names))
     async with EtcdServer() as server, Client(server.endpoints) as client, Queue(client.keys, PATH) as queue:
-        for name in ("ann@example.com", "bob at home", *(f"user{number}@example.com" for number in range(50))):
+        for name in names:
             await queue.put(name)
         print(f"{await queue.size()} to be sent")
 
         with suppress(LockLostError):
             await die_at_work(client, queue)
         workers = [asyncio.create_task(worker(queue, mail)) for _ in range(8)]
-        while await queue.size():
-            await asyncio.sleep(0.1)
+        await mail.is_over.wait()
         for each in workers:
             each.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
-        print(f"{len(mail.sent)} were sent, and put aside: {', '.join(mail.dead)}")
+        print(f"{len(mail.sent)} were sent, and put aside: {', '.join(mail.dead.values())}")
 
 
 if __name__ == "__main__":
