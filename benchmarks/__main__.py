@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aioetcd2.testing import etcd_version, find_etcd
 
-from . import calls, failover, fanout, flat, imports, lists, locks, looks, outage, watch
+from . import calls, failover, fanout, flat, imports, lists, locks, looks, outage, queue, tree, watch
 from .contenders import BARE, CONTENDERS, GO, OURS
 from .harness import ROOT, Settings, choose
 from .plot import draw
@@ -35,6 +35,8 @@ SECTIONS: dict[str, Measure] = {
     "looks": looks.measure,
     "flat": flat.measure,
     "locks": locks.measure,
+    "tree": tree.measure,
+    "queue": queue.measure,
 }
 
 PACKAGES = ("aioetcd2", "aiohttp", "msgspec", "uvloop", "aio_etcd", "python-etcd", "k3etcd", "kazoo")
@@ -53,7 +55,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--event-rate", type=float, default=6000, help="events a second for a busy watcher (6000)")
     parser.add_argument("--lanes", type=int, default=32, help="connections over which they are written (32)")
     parser.add_argument("--outage", type=float, default=20, help="seconds of an outage under watchers (20)")
-    parser.add_argument("--keys", type=int, default=20_000, help="keys in a directory that many watch (20000)")
+    parser.add_argument(
+        "--keys",
+        type=int,
+        default=20_000,
+        help="keys in a directory that many watch (20000)",
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where benchmarks.md goes (docs)")
     return parser.parse_args()
 

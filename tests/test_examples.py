@@ -42,6 +42,12 @@ KEY_LINES = {
         r"set      {'/services/web': '10\.0\.0\.3:80', '/services/mail': '10\.0\.0\.4:25'}",
         r"expire   {'/services/web': '10\.0\.0\.3:80'}",
     ],
+    "tree.py": [
+        r"at first       ann sees blue, at most 100 requests",
+        r"changed        bob sees red, at most 7 requests",
+        r"in an outage   cid sees red, at most 7 requests \(\d s old\)",
+        r"all is gone    dan sees grey, at most 100 requests",
+    ],
     "register.py": [
         r"create            /services/web/10\.0\.0\.1:80",
         r"after an outage   /services/web/10\.0\.0\.1:80",

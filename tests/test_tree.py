@@ -6,6 +6,7 @@ import asyncio
 import copy
 import gc
 import itertools
+import logging
 import math
 import time
 import weakref
@@ -112,10 +113,8 @@ async def reach(tree: Tree, response: Response) -> None:
 # --- the files, and what an event changes in them; no I/O -----------------------------------------------------------
 
 
-def copy_of(*nodes: Node, index: int = 1) -> Copy:
-    files = Copy()
-    files.replace(nodes, index)
-    return files
+def copy_of(*nodes: Node) -> Copy:
+    return Copy(nodes)
 
 
 def value_of(node: Node | None) -> str | None:
@@ -135,6 +134,13 @@ def test_files_come_change_and_go() -> None:
     assert told(files.take(gone("/d/b", 7, "compareAndDelete"))) == [("/d/b", "v", None, 7)]
     assert told(files.take(gone("/d/a", 8, "expire"))) == [("/d/a", "2", None, 8)]
     assert files.keys == list(files.files) == ["/d/aa"]
+
+
+def test_the_end_of_a_file_ends_nothing_below_it() -> None:
+    """In v2 there is nothing; v3 can have a key and others below it."""
+    files = copy_of(file("/d/a"), file("/d/a/b"))
+    assert told(files.take(gone("/d/a", 9))) == [("/d/a", "v", None, 9)]
+    assert files.keys == ["/d/a/b"]
 
 
 @pytest.mark.parametrize("action", ["delete", "expire"])
@@ -387,6 +393,7 @@ class Keys:
         self.coming: asyncio.Queue[Response | Exception] = asyncio.Queue()
         self.enters: Exception | None = None
         self.closed = 0
+        self.closes_at_once = False
 
     async def get(self, key: str, *, recursive: bool) -> Response:
         assert recursive
@@ -419,7 +426,8 @@ class Keys:
 
     async def aclose(self) -> None:
         self.closed += 1
-        await asyncio.sleep(0)
+        if not self.closes_at_once:
+            await asyncio.sleep(0)
 
     def feed(self, *events: Response | Exception) -> None:
         for event in events:
@@ -835,9 +843,22 @@ async def test_bad_indexes(index: Any) -> None:
 # --- cancellation
 
 
-async def test_cancelled_at_any_step_it_leaves_nothing() -> None:
+async def test_the_end_of_the_block_leaves_nothing() -> None:
+    keys = Keys(listed(41, file("/d/a")))
+    keys.closes_at_once = True
+    async with tree_of(keys) as tree:
+        assert tree._age is not None
+        assert tree._age._timer is not None
+        assert len(asyncio.all_tasks()) == 2
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert tree._age._timer is None
+
+
+@pytest.mark.parametrize("closes_at_once", [True, False])
+async def test_cancelled_at_any_step_it_leaves_nothing(closes_at_once: bool) -> None:
     for steps in range(25):
         keys = Keys(listed(41, file("/d/a")))
+        keys.closes_at_once = closes_at_once
 
         async def live(keys: Keys = keys) -> None:
             async with tree_of(keys) as tree:
@@ -1108,7 +1129,7 @@ async def test_lost_events_are_a_difference(server: EtcdServer, client: Client, 
         assert [each.key for each in ready(changes)] == [f"{prefix}/after"]
 
 
-async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, lines: Callable[[], list[str]]) -> None:
+async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     async with EtcdServer() as server, Client(server.endpoints, probe_interval=0.2) as client:
         await client.keys.set(f"{prefix}/a", "1")
         async with Tree(client.keys, prefix) as tree, Tree(client.keys, prefix, stale_after=1) as strict:
@@ -1130,8 +1151,9 @@ async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, li
             async with timeout(AWHILE):
                 await reaching
             assert [each.index for each in ready(changes)] == [written.index]
-        warnings = [line for line in lines() if "interrupted" in line]
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
         assert len(warnings) == 1
+        assert warnings[0].startswith("watches are interrupted")
 
 
 async def test_a_store_that_begins_anew_is_a_difference(prefix: str) -> None:

@@ -40,6 +40,9 @@ def files_of(node: Node | None) -> Iterable[Node]:
 class Copy:
     """The files of a subtree, as far as its events were told.
 
+    Args:
+        nodes: The files to begin with.
+
     Attributes:
         files: Each file by its key, without its TTL, which changes without an event.
         keys: Their keys in order.
@@ -48,9 +51,9 @@ class Copy:
 
     __slots__ = ("files", "keys", "version")
 
-    def __init__(self) -> None:
-        self.files: dict[str, Node] = {}
-        self.keys: list[str] = []
+    def __init__(self, nodes: Iterable[Node] = ()) -> None:
+        self.files: dict[str, Node] = {node.key: _lasting(node, None) for node in nodes}
+        self.keys: list[str] = sorted(self.files)
         self.version = 0
 
     def span(self, directory: str) -> tuple[int, int]:
@@ -77,7 +80,7 @@ class Copy:
         if node is None:
             return []
         if event.deleted:
-            return self._end(node.key, node.modified_index) + self._end_below(node.key, node.modified_index)
+            return self._end(node.key, node.modified_index) or self._end_below(node.key, node.modified_index)
         if node.dir:  # in the place of a file, perhaps
             return self._end(node.key, node.modified_index)
         before = self.files.get(node.key)

@@ -242,7 +242,7 @@ class Tree(Mapping[str, Node]):
         except BaseException:
             self._entered = False
             raise
-        self._copy.replace(files_of(node), index)
+        self._copy = Copy(files_of(node))
         self._watcher = watcher
         self._age = Age(watcher)
         self._error = None
