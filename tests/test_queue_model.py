@@ -30,8 +30,8 @@ EXAMPLES = int(os.environ.get("AIOETCD2_EXAMPLES", "0"))
 """How many random runs; 0 = a few, and always the same."""
 
 STEPS = settings(
-    max_examples=EXAMPLES or 8,
-    stateful_step_count=25,
+    max_examples=EXAMPLES or 5,
+    stateful_step_count=20,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
