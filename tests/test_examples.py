@@ -82,6 +82,13 @@ KEY_LINES = {
         r"  m3  http://127\.0\.0\.1:\d+",
         r"m3 was removed; 3 endpoints after sync\(\)",
     ],
+    "work_queue.py": [
+        r"52 to be sent",
+        r"attempt 1: bob at home is no address",
+        r"attempt 2: bob at home is no address",
+        r"attempt 3: bob at home is no address",
+        r"51 were sent, and put aside: bob at home",
+    ],
     "auth.py": [
         r"web-team reads /config/\*, /web/\* and writes /web/\*",
         r"web     get /config/colour  yes",

@@ -9,6 +9,7 @@ from ._places import Holder
 from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
+from .queue import Item, Queue
 from .registration import Registration
 from .semaphore import Semaphore
 from .tree import Tree
@@ -18,11 +19,13 @@ __all__ = [
     "Election",
     "Held",
     "Holder",
+    "Item",
     "Leader",
     "LeadershipLostError",
     "Lock",
     "LockHeldError",
     "LockLostError",
+    "Queue",
     "Registration",
     "Semaphore",
     "Term",

@@ -82,7 +82,7 @@ class Gate(Generic[HeldT]):
         self._cancel = cancel
         self._held = held
         self._what = f"{type(self).__name__.lower()} {self._path}"
-        self._blocks: dict[asyncio.Task[object] | None, _Block[HeldT]] = {}
+        self._blocks: dict[asyncio.Task[object] | None, Block[HeldT]] = {}
 
     async def _turn(self, place: Place, patience: Patience) -> int | None:
         """Wait until it is this place's turn; the index at which it was. `None` if the place has ended meanwhile."""
@@ -184,7 +184,7 @@ class Gate(Generic[HeldT]):
         if task in self._blocks:
             raise RuntimeError(f"{self._what}: this task is in it already, and would wait for itself")
         held = await self.acquire()
-        self._blocks[task] = _Block(held, task if self._cancel else None)
+        self._blocks[task] = Block(held, task if self._cancel else None)
         return held
 
     async def __aexit__(
@@ -201,7 +201,7 @@ class Gate(Generic[HeldT]):
             raise loss from error
 
 
-class _Block(Generic[HeldT]):
+class Block(Generic[HeldT]):
     """The body of an `async with`, which is cancelled once if the place ends before it.
 
     Args:
