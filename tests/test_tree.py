@@ -1011,6 +1011,7 @@ async def test_prefixes_of_any_kind(prefix_of: str, client: Client, prefix: str)
         assert dict(tree) == {}
 
 
+@pytest.mark.etcd
 async def test_everything(prefix: str) -> None:
     async with EtcdServer() as server, Client(server.endpoints) as client:
         await client.keys.set("/a", "1")
@@ -1129,14 +1130,14 @@ async def test_lost_events_are_a_difference(server: EtcdServer, client: Client, 
         assert [each.key for each in ready(changes)] == [f"{prefix}/after"]
 
 
+@pytest.mark.etcd
 async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, caplog: pytest.LogCaptureFixture) -> None:
     async with EtcdServer() as server, Client(server.endpoints, probe_interval=0.2) as client:
         await client.keys.set(f"{prefix}/a", "1")
-        async with Tree(client.keys, prefix) as tree, Tree(client.keys, prefix, stale_after=1) as strict:
+        async with Tree(client.keys, prefix) as tree, Tree(client.keys, prefix, stale_after=1.4) as strict:
             changes = tree.changes(from_now=True)
             await asyncio.sleep(1.5)
             assert strict.value(f"{prefix}/a") == "1", "a quiet cluster is heard"
-            assert tree.age < 1
             await server.kill()
             reaching = asyncio.create_task(tree.reach(tree.index + 1))
             await until(lambda: tree.age > 2)
@@ -1144,7 +1145,7 @@ async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, ca
             with pytest.raises(TreeStaleError):
                 strict[f"{prefix}/a"]
             await server.start()
-            await until(lambda: tree.age < 0.5)
+            await until(lambda: max(tree.age, strict.age) < 0.5)
             assert strict.value(f"{prefix}/a") == "1"
             written = await client.keys.set(f"{prefix}/a", "2")
             await reach(tree, written)
@@ -1156,6 +1157,7 @@ async def test_while_the_cluster_is_away_the_copy_stays_and_ages(prefix: str, ca
         assert warnings[0].startswith("watches are interrupted")
 
 
+@pytest.mark.etcd
 async def test_a_store_that_begins_anew_is_a_difference(prefix: str) -> None:
     async with EtcdServer() as server, Client(server.endpoints, probe_interval=0.2) as client:
         for each in range(20):
