@@ -14,6 +14,8 @@ EtcdError
 ├── LockLostError               .reason, .token
 │   └── LeadershipLostError
 ├── LockHeldError               .holder
+├── TreeBehindError
+├── TreeStaleError              .age
 ├── InvalidResponseError        .endpoint, .status, .body, .maybe_applied
 ├── EndpointError               .endpoint, .reason, .maybe_applied
 │   ├── ConnectError            never sent
@@ -82,6 +84,8 @@ __all__ = [
     "RoleNotFoundError",
     "RootReadOnlyError",
     "ServerError",
+    "TreeBehindError",
+    "TreeStaleError",
     "UnauthorizedError",
     "UserExistsError",
     "UserNotFoundError",
@@ -177,6 +181,22 @@ class V2DisabledError(EtcdError):
 
 class NoNodeError(EtcdError):
     """A response has no node, or its key no value, where one was asked for by a property as `Response.value`."""
+
+
+class TreeBehindError(EtcdError):
+    """A reader of `Tree.changes()` was more than the tree's `limit` behind; the copy itself goes on."""
+
+
+class TreeStaleError(EtcdError):
+    """A `Tree` has not heard of the cluster for longer than its `stale_after`.
+
+    Attributes:
+        age (float): For how many seconds.
+    """
+
+    def __init__(self, prefix: str, age: float, stale_after: float) -> None:
+        self.age = age
+        super().__init__(f"the copy of {prefix} is {age:.1f} s old, more than {stale_after:g} s")
 
 
 class RedirectError(EtcdError):

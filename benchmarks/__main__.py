@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aioetcd2.testing import etcd_version, find_etcd
 
-from . import calls, failover, fanout, flat, imports, lists, looks, outage, registration, watch
+from . import calls, failover, fanout, flat, imports, lists, locks, looks, outage, queue, registration, tree, watch
 from .contenders import BARE, CONTENDERS, GO, OURS
 from .harness import ROOT, Settings, choose
 from .plot import draw
@@ -35,9 +35,12 @@ SECTIONS: dict[str, Measure] = {
     "looks": looks.measure,
     "registration": registration.measure,
     "flat": flat.measure,
+    "locks": locks.measure,
+    "tree": tree.measure,
+    "queue": queue.measure,
 }
 
-PACKAGES = ("aioetcd2", "aiohttp", "msgspec", "uvloop", "aio_etcd", "python-etcd", "k3etcd")
+PACKAGES = ("aioetcd2", "aiohttp", "msgspec", "uvloop", "aio_etcd", "python-etcd", "k3etcd", "kazoo")
 
 
 def parse() -> argparse.Namespace:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from . import fans, watchers
+from . import copies, fans, watchers
 from .contenders import CONTENDERS, OURS, Opened, new_loop
 from .memory import peak, resident
 
@@ -166,6 +166,18 @@ class Worker:
         grown = peak() - before
         del answer
         return {"seconds": took, "peak": grown}
+
+    async def listed(self, warm: str, key: str, seconds: float) -> Figures:
+        """List a whole subtree, and keep it."""
+        assert self.opened is not None
+        await self.opened.get(warm)
+        return await copies.listed(self.opened.client, key)
+
+    async def copied(self, warm: str, key: str, seconds: float) -> Figures:
+        """Keep a live copy of a whole subtree, and read it for some seconds."""
+        assert self.opened is not None
+        await self.opened.get(warm)
+        return await copies.copied(self.opened.client, key, seconds)
 
     async def answers(self, key: str, seconds: float) -> Figures:
         """Read one key over and over for some seconds, whatever happens: when each good answer came, and the errors."""

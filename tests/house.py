@@ -342,7 +342,8 @@ def undocumented(tree: ast.AST, where: str) -> Iterator[str]:
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and not node.name.startswith("_"):
             name = f"{where}.{node.name}"
-            if ast.get_docstring(node) is None:
+            overload = any(ast.unparse(each) == "overload" for each in node.decorator_list)  # told by what comes last
+            if ast.get_docstring(node) is None and not overload:
                 yield name
             if isinstance(node, ast.ClassDef):
                 yield from undocumented(node, name)

@@ -85,9 +85,11 @@ class LossyKeys:
 
         return await self._write("refresh", apply)
 
-    async def delete(self, key: str) -> Response:
+    async def delete(self, key: str, *, prev_value: str | None = None) -> Response:
         def apply() -> Response:
-            self._there(key)
+            node = self._there(key)
+            if prev_value is not None and node.value != prev_value:
+                raise CompareFailedError(101, "Compare failed", f"[{prev_value} != {node.value}]", self.index)
             self.index += 1
             return Response("delete", self.nodes.pop(key), index=self.index)
 

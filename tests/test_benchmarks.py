@@ -57,6 +57,19 @@ async def test_what_watchers_cost_is_counted_before_the_members(tmp_path: Path) 
         assert f"| {aim} | 20 | at least 20 | yes |" in text
 
 
+async def test_a_tree_is_compared_with_the_listing_that_it_is_made_of(tmp_path: Path) -> None:
+    status, _, err = await run("--only", "tree", "--keys", "50", "--output", str(tmp_path))
+    assert status == 0, err
+    text = (tmp_path / "benchmarks.md").read_text()
+    assert "250 keys of 100 bytes" in text
+    rows = [
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(("| Tree", "| recursive get"))
+    ]
+    assert [name for name, *_ in rows] == ["recursive get", "Tree", "Tree"]
+    assert all(float(figure.replace(",", "")) > 0 for figure in rows[2][1:5])
+    assert "| tree: files that are missing | 0 | at most 0 | yes |" in text
+
+
 async def test_what_registrations_cost_is_counted_before_the_member(tmp_path: Path) -> None:
     options = ("--registrations", "60", "--registered", "4", "--output", str(tmp_path))
     status, _, err = await run("--only", "registration", *options)

@@ -42,6 +42,12 @@ KEY_LINES = {
         r"set      {'/services/web': '10\.0\.0\.3:80', '/services/mail': '10\.0\.0\.4:25'}",
         r"expire   {'/services/web': '10\.0\.0\.3:80'}",
     ],
+    "tree.py": [
+        r"at first       ann sees blue, at most 100 requests",
+        r"changed        bob sees red, at most 7 requests",
+        r"in an outage   cid sees red, at most 7 requests \(\d s old\)",
+        r"all is gone    dan sees grey, at most 100 requests",
+    ],
     "registration.py": [
         r'create            {"address": "10\.0\.0\.1:80", "healthy": true}',
         r'compareAndSwap    {"address": "10\.0\.0\.1:80", "healthy": false}',
@@ -75,6 +81,13 @@ KEY_LINES = {
         r"m3 was added as [0-9a-f]+",
         r"  m3  http://127\.0\.0\.1:\d+",
         r"m3 was removed; 3 endpoints after sync\(\)",
+    ],
+    "work_queue.py": [
+        r"52 to be sent",
+        r"attempt 1: bob at home is no address",
+        r"attempt 2: bob at home is no address",
+        r"attempt 3: bob at home is no address",
+        r"51 were sent, and put aside: bob at home",
     ],
     "auth.py": [
         r"web-team reads /config/\*, /web/\* and writes /web/\*",

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from aioetcd2 import ClusterError, KeyNotFoundError, Node
+from aioetcd2 import ClusterError, KeyNotFoundError, Node, NodeExistsError, Response
 from aioetcd2.recipes import _clock
 from aioetcd2.recipes._lease import Lease, LeaseGoneError, check_ttl, margin_of
 
@@ -275,3 +275,70 @@ def test_a_ttl_that_is_no_number(ttl: object) -> None:
 
 def test_the_clock_does_not_stand_still_with_the_machine() -> None:
     assert abs(_clock.now() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 1
+
+
+# --- a key that others want as well -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def contested(store: LossyKeys) -> Lease:
+    return Lease(store.keys, "/p/1", "me", TTL, contested=True, clock=store.clock)
+
+
+async def test_who_is_slower_asks_no_more(store: LossyKeys, contested: Lease) -> None:
+    await store.create("/p/1", "another", ttl=TTL)
+    store.sent.clear()
+    with pytest.raises(NodeExistsError):
+        await contested.create()
+    assert store.sent == ["create"]
+    assert contested.until_expired() == 0
+
+
+@pytest.mark.parametrize("fate", [ANSWER_LOST, DROPPED])
+async def test_a_lost_answer_to_a_contested_create(store: LossyKeys, contested: Lease, fate: str) -> None:
+    store.fates.append(fate)
+    if fate == DROPPED:
+        with pytest.raises(ClusterError):
+            await contested.create()
+        await contested.create()
+    else:
+        await contested.create()
+    assert store.nodes["/p/1"].value == "me"
+
+
+async def test_a_late_copy_of_a_contested_create_is_ours(store: LossyKeys, contested: Lease) -> None:
+    store.fates.append(LATE)
+    with pytest.raises(ClusterError):
+        await contested.create()
+    real = store.get
+
+    async def get(key: str, *, quorum: bool = False) -> Response:
+        try:
+            return await real(key, quorum=quorum)
+        finally:
+            store.thaw()
+
+    store.get = get  # type: ignore[method-assign]
+    await contested.create()
+    assert contested.node is not None
+    assert store.sent.count("create") == 2
+
+
+async def test_another_was_faster_after_a_lost_answer(store: LossyKeys, contested: Lease) -> None:
+    store.fates.append(DROPPED)
+    with pytest.raises(ClusterError):
+        await contested.create()
+    await store.create("/p/1", "another", ttl=TTL)
+    with pytest.raises(LeaseGoneError):
+        await contested.create()
+
+
+async def test_a_contested_key_is_deleted_by_its_owner_alone(store: LossyKeys, contested: Lease) -> None:
+    await contested.create()
+    await contested.refresh()
+    await store.delete("/p/1")
+    await store.create("/p/1", "another", ttl=TTL)
+    await contested.delete()
+    assert store.nodes["/p/1"].value == "another"
+    await store.delete("/p/1")
+    await contested.delete()

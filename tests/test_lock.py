@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -389,6 +390,7 @@ async def test_an_error_of_the_body_wins(client: Client, lock: Lock) -> None:
     await asyncio.sleep(0.01)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="before Python 3.11 a task does not count its cancellations")
 async def test_a_cancellation_from_outside_wins(client: Client, lock: Lock) -> None:
     async def body() -> None:
         async with lock as held:
@@ -628,13 +630,13 @@ async def test_no_permission(guarded: EtcdServer) -> None:
         await root.auth.roles.remove("guest")
         with pytest.raises(UnauthorizedError):
             await Lock(bob.keys, "/ann/lock").acquire()
-        lock = Lock(bob.keys, "/bob/lock", ttl=TTL)
+        lock = Lock(bob.keys, "/bob/lock", ttl=9)  # etcd hashes the password for each request
         held = await lock.acquire()
         task = await waiter(lock, 1)
         await root.auth.roles.revoke("bobs", "/bob/*", "/bob", permission=Permission.READ_WRITE)
         with pytest.raises(UnauthorizedError):
-            await asyncio.wait_for(task, 2 * TTL)
-        await asyncio.wait_for(held.lost.wait(), TTL)
+            await asyncio.wait_for(task, 9)
+        await asyncio.wait_for(held.lost.wait(), 9)
         assert held.reason is not None
         assert "permission" in held.reason or "authentication" in held.reason
 

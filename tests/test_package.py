@@ -119,6 +119,7 @@ def test_imports_are_found() -> None:
 def test_undocumented_names_are_found() -> None:
     tree = ast.parse(
         "class A:\n    'doc'\n    async def b(self): ...\n    def _c(self): ...\ndef d(): 'doc'\ndef e(): ...\n"
+        "@overload\ndef f(): ...\n"
     )
     assert list(undocumented(tree, "x")) == ["x.A.b", "x.e"]
 

@@ -461,3 +461,12 @@ def test_whatever_left_a_trace_is_told(
         assert position.may_have_missed(left)
     elif known is not None and not unheard:
         assert not position.may_have_missed(left)
+
+
+def test_what_is_kept_of_a_look_is_copied() -> None:
+    """One text of a large answer, or one number, keeps the memory around it from being given back."""
+    node = directory("/a", 10**9, directory("/a/b", 10**9 + 1, file("/a/b/c", 10**9 + 2)))
+    kept = Subtree(node, True).directories
+    assert kept == {"/a": 10**9, "/a/b": 10**9 + 1}
+    answer = {id(value) for each in (node, *node.nodes) for value in (each.key, each.created_index)}
+    assert answer.isdisjoint({id(value) for pair in kept.items() for value in pair})

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from ..models import Node, Response
 
 
@@ -79,6 +81,9 @@ class Subtree:
                 newest = max(newest, each.modified_index)
                 if each.dir:
                     directories[_path(each)] = each.created_index
+            newest, directories = msgspec.json.decode(  # copied: a text of a large answer keeps the memory around it
+                msgspec.json.encode((newest, directories)), type=tuple[int, dict[str, int]]
+            )
             self._tally = _Tally(count, newest, directories, max(directories.values(), default=0))
         return self._tally
 

@@ -12,10 +12,10 @@ from ._places import Place, holder_of
 from ._tasks import first
 from .held import Held
 
-H = TypeVar("H", bound=Held)
+HeldT = TypeVar("HeldT", bound=Held)
 
 
-class Exclusive(Gate[H]):
+class Exclusive(Gate[HeldT]):
     """A gate that lets one through at a time; a release wakes one of those who wait."""
 
     async def _turn(self, place: Place, patience: Patience) -> int | None:

@@ -18,7 +18,7 @@ from ._patience import Patience, logger
 from ._places import Place
 from .held import Held
 
-H = TypeVar("H", bound=Held)
+HeldT = TypeVar("HeldT", bound=Held)
 G = TypeVar("G", bound="Gate[Held]")
 
 
@@ -51,7 +51,7 @@ def check_name(name: str | None) -> str:
     return name
 
 
-class Gate(Generic[H]):
+class Gate(Generic[HeldT]):
     """A path at which places wait for their turn.
 
     Args:
@@ -72,7 +72,7 @@ class Gate(Generic[H]):
         name: str | None,
         wait: bool,
         cancel: bool,
-        held: type[H],
+        held: type[HeldT],
     ) -> None:
         self._keys = keys
         self._path = check_path(path)
@@ -82,13 +82,13 @@ class Gate(Generic[H]):
         self._cancel = cancel
         self._held = held
         self._what = f"{type(self).__name__.lower()} {self._path}"
-        self._blocks: dict[asyncio.Task[object] | None, _Block[H]] = {}
+        self._blocks: dict[asyncio.Task[object] | None, Block[HeldT]] = {}
 
     async def _turn(self, place: Place, patience: Patience) -> int | None:
         """Wait until it is this place's turn; the index at which it was. `None` if the place has ended meanwhile."""
         raise NotImplementedError
 
-    async def acquire(self) -> H:
+    async def acquire(self) -> HeldT:
         """Wait for the turn, for a holder that is no block; there is no body to be cancelled.
 
         An outage of the cluster is waited out, but for the first request.
@@ -120,7 +120,7 @@ class Gate(Generic[H]):
             logger.warning("%s: lost its place while it waited, and takes one at the end: %s", self._what, place.reason)
             place = await self._taken_anew(patience)
 
-    async def release(self, held: H) -> None:
+    async def release(self, held: HeldT) -> None:
         """Let the next one have it. Does nothing where it is lost or was released before.
 
         While the cluster is away, it is tried for as long as the key would live.
@@ -179,12 +179,12 @@ class Gate(Generic[H]):
 
     # --- a block of code ---------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> H:
+    async def __aenter__(self) -> HeldT:
         task = asyncio.current_task()
         if task in self._blocks:
             raise RuntimeError(f"{self._what}: this task is in it already, and would wait for itself")
         held = await self.acquire()
-        self._blocks[task] = _Block(held, task if self._cancel else None)
+        self._blocks[task] = Block(held, task if self._cancel else None)
         return held
 
     async def __aexit__(
@@ -201,7 +201,7 @@ class Gate(Generic[H]):
             raise loss from error
 
 
-class _Block(Generic[H]):
+class Block(Generic[HeldT]):
     """The body of an `async with`, which is cancelled once if the place ends before it.
 
     Args:
@@ -209,7 +209,7 @@ class _Block(Generic[H]):
         task: Its task; `None` = it is not to be cancelled.
     """
 
-    def __init__(self, held: H, task: asyncio.Task[object] | None) -> None:
+    def __init__(self, held: HeldT, task: asyncio.Task[object] | None) -> None:
         self.held = held
         self._task = task
         self._cancelled = False

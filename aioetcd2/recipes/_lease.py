@@ -8,6 +8,7 @@ carried out twice: each has a condition that the first copy uses up.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from ..errors import CompareFailedError, EtcdError, KeyNotFoundError, NodeExistsError
 from ..keys import KeysAPI
@@ -51,23 +52,34 @@ def maybe_applied(error: EtcdError) -> bool:
 
 
 class Lease:
-    """A key made once, with a name that only this process knows, and kept alive.
+    """A key made once and kept alive, whose name or, where others know that, whose value only this process knows.
 
     Args:
         keys: The keys of the cluster.
         key: The key.
         value: Its value.
         ttl: Its TTL in seconds; checked.
+        contested: Others make this key, too, with other values: one that is there is theirs.
         clock: Seconds.
     """
 
-    def __init__(self, keys: KeysAPI, key: str, value: str, ttl: float, *, clock: Callable[[], float] = now) -> None:
+    def __init__(
+        self,
+        keys: KeysAPI,
+        key: str,
+        value: str,
+        ttl: float,
+        *,
+        contested: bool = False,
+        clock: Callable[[], float] = now,
+    ) -> None:
         self.key = key
         self.value = value
         self.ttl = ttl
         self.node: Node | None = None
         """As it was when the last write that is known to be carried out had been."""
         self._keys = keys.within(ttl / 6)
+        self._contested = contested
         self._clock = clock
         self._kept = -float("inf")
         self._open: float | None = None
@@ -94,6 +106,8 @@ class Lease:
         """Make the key. Called again after an error it goes on from there: there is never a second key.
 
         Raises:
+            NodeExistsError: It is contested, and another has made it.
+            LeaseGoneError: Likewise.
             EtcdError: It is not known to be there. It may be, where `maybe_applied(error)`.
         """
         if self._open is not None and await self._settle():
@@ -123,15 +137,13 @@ class Lease:
                 raise
 
     async def delete(self) -> None:
-        """Delete the key, wherever it is in its life; nobody else knows its name.
+        """Delete the key, wherever it is in its life, and no one else's.
 
         Raises:
             EtcdError: It is not known to be gone.
         """
-        try:
-            await self._keys.delete(self.key)
-        except KeyNotFoundError:
-            pass
+        with suppress(KeyNotFoundError, CompareFailedError):
+            await self._keys.delete(self.key, prev_value=self.value if self._contested else None)
 
     async def _write(self, call: Awaitable[Response]) -> None:
         """Send a write. Until its fate is known it is open, whatever becomes of this task."""
@@ -140,7 +152,8 @@ class Lease:
         try:
             response = await call
         except EtcdError as error:
-            if not maybe_applied(error) and not isinstance(error, (NodeExistsError, CompareFailedError)):
+            copied = CompareFailedError if self._contested else (NodeExistsError, CompareFailedError)
+            if not maybe_applied(error) and not isinstance(error, copied):
                 self._open = before  # those two: perhaps a copy of this very request came first
             raise
         self._applied(sent, response.node)

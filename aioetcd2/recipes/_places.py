@@ -22,7 +22,7 @@ import msgspec
 
 from ..errors import APIError, ClientClosedError, ClusterError, ClusterMismatchError, EtcdError, V2DisabledError
 from ..keys import KeysAPI
-from ..models import Node, Response
+from ..models import Node
 from ._clock import now
 from ._lease import Lease, LeaseGoneError
 from ._patience import Patience
@@ -45,10 +45,11 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class _Card(msgspec.Struct):
-    """What is written in a place, for people."""
+    """What is written in a place: for people, and what tells it from any other."""
 
     name: str
     since: datetime
+    id: str = ""
 
 
 _card = msgspec.json.Decoder(_Card)
@@ -74,12 +75,23 @@ class Place:
         ttl: Seconds that it outlives this process by, checked.
         what: What it is for, for the log.
         patience: Of those who want it.
+        contested: The name of the key, which others want as well; by default it is random, and only known here.
     """
 
-    def __init__(self, keys: KeysAPI, path: str, name: str, ttl: float, what: str, patience: Patience) -> None:
-        card = _Card(name, datetime.now(timezone.utc).replace(microsecond=0))
-        key = f"{path}/{secrets.token_hex(8)}"
-        self.lease = Lease(keys, key, msgspec.json.encode(card).decode(), ttl)
+    def __init__(
+        self,
+        keys: KeysAPI,
+        path: str,
+        name: str,
+        ttl: float,
+        what: str,
+        patience: Patience,
+        *,
+        contested: str | None = None,
+    ) -> None:
+        card = _Card(name, datetime.now(timezone.utc).replace(microsecond=0), secrets.token_hex(8))
+        value = msgspec.json.encode(card).decode()
+        self.lease = Lease(keys, f"{path}/{contested or card.id}", value, ttl, contested=contested is not None)
         self.ended = asyncio.Event()
         """Set when it is over for a reason other than that it was left."""
         self.reason: str | None = None
@@ -121,6 +133,8 @@ class Place:
         """Make the key, and begin to keep it alive.
 
         Raises:
+            NodeExistsError: It is contested, and another has it.
+            LeaseGoneError: Likewise.
             EtcdError: It could not be made; nothing is left of it that a cluster within reach could know of.
         """
         try:
@@ -136,11 +150,24 @@ class Place:
             self._kept.clear()
             await first(self._kept.wait(), self.ended.wait())
 
-    def hold(self, index: int) -> None:
-        """From now on its end is a loss. At this index of the cluster it was there, and its turn."""
+    def hold(self, index: int | None) -> None:
+        """From now on its end is a loss.
+
+        Args:
+            index: At this index of the cluster it was there, and its turn; it is watched from there on. `None` = its
+                holder watches it, and tells what is there (`seen`).
+        """
         self._held = True
-        self._tasks.append(asyncio.create_task(self._watch(index), name=f"{self._what}: watch"))
+        if index is not None:
+            self._tasks.append(asyncio.create_task(self._watch(index), name=f"{self._what}: watch"))
         self._arm()
+
+    def seen(self, node: Node | None) -> None:
+        """What is there after it was made. It ends where that is not what was made."""
+        known = self.lease.node
+        if known and node and node.created_index == known.created_index and node.value == self.lease.value:
+            return
+        self.end("its key was deleted, or written by another")
 
     def end(self, reason: str) -> None:
         """It is over. The first reason counts."""
@@ -149,9 +176,7 @@ class Place:
         self.reason = reason
         self.ended.set()
         self._disarm()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
+        self._cancel_tasks()
         if self.on_end is not None:
             self.on_end()
 
@@ -167,16 +192,22 @@ class Place:
         if not over:
             self.reason = "it was released"
         self._disarm()
+        self._cancel_tasks()  # they end while the key is deleted, which nobody should wait for
         try:
-            await stopped(*self._tasks)
-        finally:
             if not over:
                 await finished(self._delete(briefly), self.grace)
+        finally:
+            await stopped(*self._tasks)
 
     @property
     def grace(self) -> float:
         """Seconds that the end of a request is waited for after a cancellation."""
         return self.lease.ttl / 6
+
+    def _cancel_tasks(self) -> None:
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
 
     async def _delete(self, briefly: bool) -> None:
         patience = self._patience.of_another()
@@ -229,19 +260,14 @@ class Place:
             try:
                 async with self._keys.watch(self.key, after_index=index, resync=True) as watcher:
                     patience.over()
-                    while self._is_as_before(await watcher.next()):
+                    while self.reason is None:
+                        event = await watcher.next()
+                        self.seen(event.node if event.action == "resync" else None)
                         index = watcher.index or index
-                    self.end("its key was deleted, or written by another")
             except ClientClosedError:
                 self.end("its client is closed")
             except EtcdError as error:
                 await patience.after(error)
-
-    def _is_as_before(self, event: Response) -> bool:
-        known, seen = self.lease.node, event.node
-        if event.action != "resync" or known is None or seen is None:
-            return False
-        return seen.created_index == known.created_index and seen.value == self.lease.value
 
     # --- the deadline ------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ from aioetcd2 import (
     Watcher,
 )
 from aioetcd2.pytest_plugin import CleanStore
+from aioetcd2.recipes import Change, Tree
 from aioetcd2.testing import EtcdCluster, EtcdServer, EtcdTLS, etcd_version, find_etcd
 
 
@@ -337,6 +338,31 @@ def see() -> None:
     aioetcd2.enable_curl_debug()
     aioetcd2.disable_curl_debug()
     assert_type(aioetcd2.__version__, str)
+
+
+async def copy(client: Client) -> None:
+    async with Tree(client.keys, "/config", limit=100, stale_after=30) as tree:
+        assert_type(tree, Tree)
+        assert_type(tree["/config/a"], Node)
+        assert_type(tree.get("/config/a"), Node | None)
+        assert_type(tree.value("/config/a"), str | None)
+        assert_type(tree.value("/config/a", "default"), str)
+        assert_type(tree.value("/config/a", 7), str | int)
+        assert_type(tree.below("/config/b"), Mapping[str, Node])
+        assert_type(tree.index, int)
+        assert_type(tree.age, float)
+        assert_type(await tree.reach(7), None)
+        async for change in tree.changes(from_now=True):
+            assert_type(change, Change)
+            assert_type(change.before, Node | None)
+            assert_type(change.after, Node | None)
+            assert_type(change.index, int)
+        tree["/config/a"] = tree["/config/b"]  # type: ignore[index]
+        tree.changes(True)  # type: ignore[call-arg]
+        Tree(client.keys, "/config", 100)  # type: ignore[call-arg]
+        Tree(client, "/config")  # type: ignore[arg-type]
+    mapping: Mapping[str, Node] = tree
+    mapping.items()
 
 
 async def serve() -> None:
