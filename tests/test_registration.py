@@ -402,6 +402,7 @@ async def test_what_is_on_its_way_is_awaited_before_a_cancellation_goes_on(
     applied.set()
     with pytest.raises(asyncio.CancelledError):
         await task
+    await asyncio.sleep(0.01)
     assert store.nodes == {}
 
 
