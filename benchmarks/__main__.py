@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aioetcd2.testing import etcd_version, find_etcd
 
-from . import calls, failover, fanout, flat, imports, lists, locks, looks, outage, queue, tree, watch
+from . import calls, failover, fanout, flat, imports, lists, locks, looks, outage, queue, registration, tree, watch
 from .contenders import BARE, CONTENDERS, GO, OURS
 from .harness import ROOT, Settings, choose
 from .plot import draw
@@ -33,6 +33,7 @@ SECTIONS: dict[str, Measure] = {
     "failover": failover.measure,
     "outage": outage.measure,
     "looks": looks.measure,
+    "registration": registration.measure,
     "flat": flat.measure,
     "locks": locks.measure,
     "tree": tree.measure,
@@ -55,12 +56,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--event-rate", type=float, default=6000, help="events a second for a busy watcher (6000)")
     parser.add_argument("--lanes", type=int, default=32, help="connections over which they are written (32)")
     parser.add_argument("--outage", type=float, default=20, help="seconds of an outage under watchers (20)")
-    parser.add_argument(
-        "--keys",
-        type=int,
-        default=20_000,
-        help="keys in a directory that many watch (20000)",
-    )
+    parser.add_argument("--keys", type=int, default=20_000, help="keys in a directory that many watch (20000)")
+    parser.add_argument("--registrations", type=int, default=1000, help="registrations of one client (1000)")
+    parser.add_argument("--registered", type=float, default=60, help="seconds for which they are kept alive (60)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs", help="where benchmarks.md goes (docs)")
     return parser.parse_args()
 
@@ -99,6 +97,8 @@ async def run(args: argparse.Namespace) -> None:
         lanes=args.lanes,
         outage=args.outage,
         keys=args.keys,
+        registrations=args.registrations,
+        registered=args.registered,
         before=args.before,
     )
     with tempfile.TemporaryDirectory() as folder:

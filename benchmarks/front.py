@@ -129,6 +129,11 @@ class Front:
         await self.begin()
         return figures
 
+    async def rates(self) -> dict[str, Any]:
+        """How many requests a second there were in this period, and in the busiest second of it."""
+        began = sorted(exchange.began for exchange in self._exchanges if exchange.began >= self._began)
+        return {"rate": len(began) / (time.monotonic() - self._began), "burst": most_in_a_second(began)}
+
     async def settled(self, count: int, limit: float) -> dict[str, Any]:
         """Wait until so many watches are registered and nothing more comes; what the period has brought."""
         while (now := time.monotonic()) < self._began + limit:

@@ -51,6 +51,8 @@ class Settings:
         lanes: Over how many connections they are written.
         outage: Seconds for which nothing answers many watchers.
         keys: How many keys there are in the directory that many watch.
+        registrations: How many registrations one client has.
+        registered: Seconds for which they are kept alive.
         before: Another checkout of this library, which takes part.
     """
 
@@ -64,6 +66,8 @@ class Settings:
     lanes: int
     outage: float
     keys: int
+    registrations: int
+    registered: float
     before: Path | None = None
     left_out: list[str] = field(default_factory=list)
     go: str | None = None

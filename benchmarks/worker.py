@@ -243,6 +243,27 @@ class Worker:
             self.held += (asyncio.ensure_future(watcher.next()) for watcher in some)
         return {"memory": (resident() - before) / max(1, len(keys))}
 
+    async def register(self, keys: list[str], ttl: float) -> Figures:
+        """Register all of these keys at once, and keep them: the seconds, bytes of memory each, and tasks more."""
+        from aioetcd2.recipes import Registration  # which an earlier library does not have
+
+        assert self.opened is not None
+        self.held = [Registration(self.opened.client.keys, key, key, ttl=ttl) for key in keys]
+        before, tasks, start = resident(), len(asyncio.all_tasks()), time.perf_counter()
+        await asyncio.gather(*(registration.__aenter__() for registration in self.held))
+        took = time.perf_counter() - start
+        many = [len(asyncio.all_tasks())]
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            many.append(len(asyncio.all_tasks()))
+        return {"entered": took, "memory": (resident() - before) / max(1, len(keys)), "tasks": min(many) - tasks}
+
+    async def leave(self) -> Figures:
+        """Leave them: how many were still registered, and the seconds until all keys were gone."""
+        there, start = sum(registration.registered for registration in self.held), time.perf_counter()
+        await asyncio.gather(*(registration.__aexit__(None, None, None) for registration in self.held))
+        return {"there": there, "left": time.perf_counter() - start}
+
     async def received(self, values: list[str]) -> Figures:
         """How many of the watchers that are kept have got the value that each should get first."""
         await asyncio.wait(self.held, timeout=RECEIVED_WITHIN)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ class FaultProxy:
         losing: Whether what the server says is lost, while what it is told arrives; a connection that has lost
             something loses all that follows.
         accepted: How many connections there have been.
+        told: What is called with each whole request of connections that are made from now on, as it comes.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -34,6 +37,7 @@ class FaultProxy:
         self.latency = 0.0
         self.losing = False
         self.accepted = 0
+        self.told: Callable[[bytes], object] | None = None
         self._passing = asyncio.Event()
         self._passing.set()
         self._server: asyncio.Server | None = None
@@ -135,8 +139,12 @@ class FaultProxy:
     ) -> None:
         late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
         passing = asyncio.create_task(self._pass(late, writer, answers), name="faultproxy")
+        told, requests = None if answers else self.told, Requests()
         try:
             while data := await reader.read(1 << 16):
+                if told is not None:
+                    for request in requests.whole(data):
+                        told(request)
                 if client in self._forgotten:
                     if not answers:
                         close_by_reset(client)
@@ -162,3 +170,21 @@ class FaultProxy:
             lost = lost or (answers and self.losing)
             if not lost:
                 writer.write(data)
+
+
+class Requests:
+    """What a client says on one connection, request by request."""
+
+    def __init__(self) -> None:
+        self._begun = b""
+
+    def whole(self, data: bytes) -> Iterator[bytes]:
+        """The requests that are whole now that this has come; their bodies have a `Content-Length`."""
+        self._begun += data
+        while (end := self._begun.find(b"\r\n\r\n") + 4) > 3:
+            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", self._begun[:end])
+            end += int(length[1]) if length else 0
+            if len(self._begun) < end:
+                return
+            yield self._begun[:end]
+            self._begun = self._begun[end:]

@@ -70,6 +70,16 @@ async def test_a_tree_is_compared_with_the_listing_that_it_is_made_of(tmp_path: 
     assert "| tree: files that are missing | 0 | at most 0 | yes |" in text
 
 
+async def test_what_registrations_cost_is_counted_before_the_member(tmp_path: Path) -> None:
+    options = ("--registrations", "60", "--registered", "4", "--output", str(tmp_path))
+    status, _, err = await run("--only", "registration", *options)
+    assert status == 0, err
+    (row,) = [line for line in (tmp_path / "benchmarks.md").read_text().splitlines() if line.startswith("| aioetcd2")]
+    rate, burst, *_, there = row.strip("| ").split(" | ")[1:]
+    assert 0 < float(rate) <= float(burst) <= 60
+    assert there == "60"
+
+
 async def test_who_others_are_compared_with_takes_part(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "--contenders", "aioetcd2", "--output", str(tmp_path)]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stderr=asyncio.subprocess.PIPE)

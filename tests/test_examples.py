@@ -48,12 +48,14 @@ KEY_LINES = {
         r"in an outage   cid sees red, at most 7 requests \(\d s old\)",
         r"all is gone    dan sees grey, at most 100 requests",
     ],
-    "register.py": [
-        r"create            /services/web/10\.0\.0\.1:80",
-        r"after an outage   /services/web/10\.0\.0\.1:80",
-        r"delete            /services/web/10\.0\.0\.1:80",
-        r"create            /services/web/10\.0\.0\.1:80",
-        r"compareAndDelete  /services/web/10\.0\.0\.1:80",
+    "registration.py": [
+        r'create            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'compareAndSwap    {"address": "10\.0\.0\.1:80", "healthy": false}',
+        r'compareAndSwap    {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'after an outage   {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'delete            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'create            {"address": "10\.0\.0\.1:80", "healthy": true}',
+        r'compareAndDelete  {"address": "10\.0\.0\.1:80", "healthy": true}',
     ],
     "lock.py": [
         r"(\w+) takes, \1 gives, (\w+) takes, \2 gives, (\w+) takes, \3 gives",

@@ -1,4 +1,4 @@
-"""Recipes on etcd's keys: locks that know when they are lost, a copy of a subtree, and what is built in the same way.
+"""Recipes on etcd's keys: what is often built on them, and easily built wrong.
 
 They use `client.keys` alone.
 """
@@ -10,6 +10,7 @@ from .election import Election, Leader, Term
 from .held import Held
 from .lock import Lock
 from .queue import Item, Queue
+from .registration import Registration
 from .semaphore import Semaphore
 from .tree import Tree
 
@@ -25,6 +26,7 @@ __all__ = [
     "LockHeldError",
     "LockLostError",
     "Queue",
+    "Registration",
     "Semaphore",
     "Term",
     "Tree",

@@ -12,6 +12,29 @@ logger = logging.getLogger("aioetcd2")
 FIRST_PAUSE = 0.1
 
 
+class Pauses:
+    """Pauses that become longer, each with jitter.
+
+    Args:
+        longest: The longest one in seconds.
+    """
+
+    def __init__(self, longest: float) -> None:
+        self.taken = 0
+        """How many there were in a row."""
+        self._longest = longest
+
+    def next(self) -> float:
+        """The seconds of the next one."""
+        pause = min(self._longest, FIRST_PAUSE * 2.0**self.taken)
+        self.taken = min(self.taken + 1, 20)
+        return pause * random.uniform(0.5, 1.0)
+
+    def anew(self) -> Pauses:
+        """Such pauses from the first one on."""
+        return Pauses(self._longest)
+
+
 class _Outage:
     """What several things that fail for one reason have in common: they say so once."""
 
@@ -32,14 +55,13 @@ class Patience:
         self.last: BaseException | None = None
         """The failure, until there is success."""
         self._outage = _Outage(what)
-        self._longest = longest
-        self._failures = 0
+        self._pauses = Pauses(longest)
 
     def of_another(self) -> Patience:
         """That of another thing tried for the same purpose: an outage of both is logged once."""
         other = copy(self)
         other.last = None
-        other._failures = 0
+        other._pauses = self._pauses.anew()
         return other
 
     async def after(self, error: BaseException) -> None:
@@ -48,16 +70,14 @@ class Patience:
             self._outage.is_known = True
             logger.warning("%s: trying again until it succeeds: %s", self._outage.what, error)
         self.last = error
-        pause = min(self._longest, FIRST_PAUSE * 2.0**self._failures)
-        self._failures = min(self._failures + 1, 20)
-        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        await asyncio.sleep(self._pauses.next())
 
     def over(self) -> None:
         """It has succeeded."""
         if self.last is None:
             return
         self.last = None
-        self._failures = 0
+        self._pauses = self._pauses.anew()
         if self._outage.is_known:
             self._outage.is_known = False
             logger.info("%s: succeeded again", self._outage.what)

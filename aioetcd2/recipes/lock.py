@@ -22,7 +22,8 @@ class Lock(Exclusive[Held]):
     2/3 `ttl` to `ttl` + 0.6 s.
 
     A loss cancels the block, once; the block then raises `LockLostError`. An error of its own wins, and so does a
-    cancellation from outside (before Python 3.11 not one that comes while the loss is on its way). Not reentrant. One `Lock` may be entered by many tasks at once; each waits for itself.
+    cancellation from outside (before Python 3.11 not one that comes while the loss is on its way). Not reentrant. One
+    `Lock` may be entered by many tasks at once; each waits for itself.
 
     It rests on keys with a TTL that are made once (`prevExist=false`) and refreshed on a condition (`prevIndex`).
 

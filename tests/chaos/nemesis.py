@@ -33,7 +33,7 @@ class Stage:
 
     Attributes:
         cluster: The members.
-        proxies: The proxies, in the same order.
+        proxies: The proxies, in the same order, once or several times over.
     """
 
     def __init__(self, cluster: EtcdCluster, proxies: Sequence[FaultProxy]) -> None:
@@ -92,10 +92,15 @@ class Nemesis:
         self._rolls: list[asyncio.Task[None]] = []
         self.struck: Counter[str] = Counter()
 
+    def rolls(self) -> dict[str, list[Fault]]:
+        """Faults, those of one roll one after the other, those of several at the same time."""
+        return {
+            "members": [self.kill, self.kill, self.pause, self.pause, self.kill_all, self.pause_most],
+            "connections": [self.cut, self.reset, self.lose, self.delay, self.black_hole, self.refuse],
+        }
+
     async def __aenter__(self) -> Self:
-        members: list[Fault] = [self.kill, self.kill, self.pause, self.pause, self.kill_all, self.pause_most]
-        connections: list[Fault] = [self.cut, self.reset, self.lose, self.delay, self.black_hole, self.refuse]
-        for name, faults in (("members", members), ("connections", connections)):
+        for name, faults in self.rolls().items():
             dice = random.Random(f"{self._seed} {name}")  # one each, or it would depend on who comes first
             self._rolls.append(asyncio.create_task(self._roll(faults, dice), name=f"nemesis of {name}"))
         return self
@@ -133,7 +138,7 @@ class Nemesis:
 
     async def _restart(self, numbers: Sequence[int], seconds: float) -> None:
         members = [self._stage.cluster.members[number] for number in numbers]
-        proxies = [self._stage.proxies[number] for number in numbers]
+        proxies = [proxy for number in numbers for proxy in self._stage.proxies[number::3]]
         await asyncio.gather(*(member.kill() for member in members))
         await asyncio.gather(*(proxy.refuse() for proxy in proxies))
         await self._last(seconds)

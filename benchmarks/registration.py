@@ -1,0 +1,61 @@
+"""What a thousand registrations ask of the cluster, and of the process that has them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aioetcd2.testing import EtcdServer
+
+from .contenders import OURS
+from .harness import Crew, Figures, Settings
+from .memory import cpu_of
+from .report import Aim, Column, Section, compared
+
+PREFIX = "/bench/registration"
+TTL = 60.0
+
+COLUMNS = (
+    Column("requests a second", "rate", format=",.1f"),
+    Column("in any one second, at most", "burst", format=",.0f"),
+    Column("of a core", "core", format=".2%"),
+    Column("KiB each", "memory", 2**-10, ".1f"),
+    Column("tasks more", "tasks", format=",.0f"),
+    Column("all there after s", "entered"),
+    Column("all gone after s", "left"),
+    Column("there to the end", "there", format=",.0f"),
+)
+
+
+async def once(settings: Settings, server: EtcdServer) -> Figures:
+    """Many registrations of one client, for a while in which nothing happens."""
+    async with Crew(settings) as crew:
+        front = crew.front(server.endpoint)
+        worker = crew.worker(OURS)
+        await worker.ask("open", endpoints=(await front.answer())["endpoints"])
+        keys = [f"{PREFIX}/{number}" for number in range(settings.registrations)]
+        entered = await worker.ask("register", keys=keys, ttl=TTL)
+        await front.ask("begin")
+        cpu = cpu_of(worker.pid)
+        await asyncio.sleep(settings.registered)
+        cpu = cpu_of(worker.pid) - cpu
+        rates = await front.ask("rates")
+        return {**entered, **rates, **await worker.ask("leave"), "core": cpu / settings.registered}
+
+
+async def measure(settings: Settings) -> Section:
+    async with EtcdServer() as server:
+        figures = await once(settings, server)
+    count = settings.registrations
+    text = f"""\
+{count:,} registrations of one client with a TTL of {TTL:g} s, entered at once; then for {settings.registered:g} s
+nothing but their refreshes. Requests are counted at a TCP front before the member, from the moment at which all are
+there; CPU is what the system says of the client's process. Tasks are those that the event loop has more while no
+refresh is under way. Once, whatever the number of rounds."""
+    rate = 3 / TTL * count
+    aims = [
+        Aim("registration: requests a second", figures["rate"], rate * 1.1),
+        Aim("registration: busiest second over the mean", figures["burst"] / figures["rate"], 2.0),
+        Aim("registration: share of a core", figures["core"], 0.02),
+        Aim("registration: keys that were there to the end", figures["there"], count, at_least=True),
+    ]
+    return Section("registration", "A thousand registrations", text, [compared("", {OURS: [figures]}, *COLUMNS)], aims)
