@@ -176,6 +176,7 @@ async def test_each_item_wakes_one(copied: Copied) -> None:
     tasks = [asyncio.create_task(copied.backlog.pick()) for _ in range(3)]
     await asyncio.sleep(0)
     copied.put("a", "b")
+    assert len(copied.backlog._waiting) == 1
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert [task.done() for task in tasks] == [True, True, False]

@@ -12,11 +12,13 @@ from aioetcd2.recipes import (
     Election,
     Held,
     Holder,
+    Item,
     Leader,
     LeadershipLostError,
     Lock,
     LockHeldError,
     LockLostError,
+    Queue,
     Semaphore,
     Term,
 )
@@ -68,3 +70,18 @@ async def election(client: Client) -> None:
     assert_type(await election.candidates(), list[Leader])
     async for leader in election.observe():
         assert_type(leader, Leader | None)
+
+
+async def queue(client: Client) -> None:
+    async with Queue(client.keys, "/queue", ttl=30) as queue:
+        assert_type(queue, Queue)
+        assert_type(await queue.put("v"), str)
+        assert_type(await queue.size(), int)
+        async with queue.take() as item:
+            assert_type(item, Item)
+            assert_type(item.value, str)
+            assert_type(item.name, str)
+            assert_type(item.attempt, int)
+            assert_type(item.token, int)
+            assert_type(item.valid, bool)
+            assert_type(item.check(), None)
