@@ -147,7 +147,7 @@ class FitRequest(aiohttp.ClientRequest):
             return True
         if not self.once:
             return life.is_over(math.inf)
-        return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
+        return self.fresh or life.is_over(WRITE_IDLE) or bool(life.hears())
 
 
 class FreedResponse(aiohttp.ClientResponse):
