@@ -137,7 +137,7 @@ class FitRequest(aiohttp.ClientRequest):
                 conn.transport.abort()
                 raise UnfitError
             self.reuses = True
-        if self.body:
+        if self.once and self.body:
             conn.add_callback(partial(_drop_what_is_unsent, conn.transport))
         return aiohttp.ClientRequest.send(self, conn)
 
