@@ -276,7 +276,7 @@ async def test_only_one_task_waits_in_a_reader() -> None:
 
 
 async def test_a_reader_that_is_behind_is_told_and_stays_behind() -> None:
-    reader = Changes([change(0)], 3)
+    reader = Changes([change(0), change(9)], 3)
     for number in range(1, 4):
         reader.put([change(number)])
     assert await soon(reader) == change(0)  # no more than the limit: all is well
