@@ -18,6 +18,7 @@ COLUMNS = (
     Column("requests a second", "rate", format=",.1f"),
     Column("in any one second, at most", "burst", format=",.0f"),
     Column("of a core", "core", format=".2%"),
+    Column("CPU over as many calls", "over", format=".2f"),
     Column("KiB each", "memory", 2**-10, ".1f"),
     Column("tasks more", "tasks", format=",.0f"),
     Column("all there after s", "entered"),
@@ -39,7 +40,15 @@ async def once(settings: Settings, server: EtcdServer) -> Figures:
         await asyncio.sleep(settings.registered)
         cpu = cpu_of(worker.pid) - cpu
         rates = await front.ask("rates")
-        return {**entered, **rates, **await worker.ask("leave"), "core": cpu / settings.registered}
+        left = await worker.ask("leave")
+        each = cpu / max(1.0, rates["rate"] * settings.registered)
+        by_hand = cpu_of(worker.pid)
+        seconds = settings.registered / 3
+        called = await worker.ask(
+            "refresh", key=f"{PREFIX}/by-hand", ttl=TTL, rate=3 / TTL * len(keys), seconds=seconds
+        )
+        by_hand = (cpu_of(worker.pid) - by_hand) / max(1, called["count"])
+        return {**entered, **rates, **left, "core": cpu / settings.registered, "over": each / max(by_hand, 1e-6)}
 
 
 async def measure(settings: Settings) -> Section:
@@ -49,7 +58,8 @@ async def measure(settings: Settings) -> Section:
     text = f"""\
 {count:,} registrations of one client with a TTL of {TTL:g} s, entered at once; then for {settings.registered:g} s
 nothing but their refreshes. Requests are counted at a TCP front before the member, from the moment at which all are
-there; CPU is what the system says of the client's process. Tasks are those that the event loop has more while no
+there; CPU is what the system says of the client's process; beside it that of as many plain refreshes of one key, one
+after another at the same pace, in the same process afterwards. Tasks are those that the event loop has more while no
 refresh is under way. Once, whatever the number of rounds."""
     rate = 3 / TTL * count
     aims = [

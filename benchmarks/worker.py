@@ -258,6 +258,18 @@ class Worker:
             many.append(len(asyncio.all_tasks()))
         return {"entered": took, "memory": (resident() - before) / max(1, len(keys)), "tasks": min(many) - tasks}
 
+    async def refresh(self, key: str, ttl: float, rate: float, seconds: float) -> Figures:
+        """Refresh one key for some seconds, so many times a second, by calls alone."""
+        assert self.opened is not None
+        keys, end = self.opened.client.keys, time.perf_counter() + seconds
+        index = (await keys.set(key, key, ttl=ttl)).modified_index
+        count, due = 0, time.perf_counter()
+        while (due := due + 1 / rate) < end:
+            await asyncio.sleep(due - time.perf_counter())
+            index = (await keys.refresh(key, ttl, prev_index=index)).modified_index
+            count += 1
+        return {"count": count}
+
     async def leave(self) -> Figures:
         """Leave them: how many were still registered, and the seconds until all keys were gone."""
         there, start = sum(registration.registered for registration in self.held), time.perf_counter()

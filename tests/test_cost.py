@@ -36,7 +36,7 @@ from .misbehaver import Misbehaver, answer, key_event
 
 PACKAGE = str(Path(aioetcd2.__file__).parent)
 
-LIMITS = {"get": (31, 25), "set": (51, 45)}
+LIMITS = {"get": (30, 24), "set": (50, 39)}
 """Entries into functions of this package, and calls from there into C."""
 
 ROUND = 1000

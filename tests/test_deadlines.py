@@ -21,16 +21,16 @@ LONG = 60.0
 class Work:
     """A task that enters a deadline, and keeps what became of it."""
 
-    def __init__(self, deadlines: Deadlines, *, patient: bool = False) -> None:
-        self.task = asyncio.ensure_future(self._work(deadlines, patient))
+    def __init__(self, deadlines: Deadlines) -> None:
+        self.task = asyncio.ensure_future(self._work(deadlines))
         self.deadline: Deadline | None = None
         self.error: BaseException | None = None
         self.go_on = asyncio.Event()
         self.fail: Exception | None = None
 
-    async def _work(self, deadlines: Deadlines, patient: bool) -> float:
+    async def _work(self, deadlines: Deadlines) -> float:
         start = asyncio.get_running_loop().time()
-        self.deadline = deadlines.begin(patient=patient)
+        self.deadline = deadlines.begin()
         with self.deadline:
             try:
                 await self.go_on.wait()
@@ -81,7 +81,7 @@ async def begun(*works: Work) -> None:
 
 
 def running(deadlines: Deadlines) -> int:
-    return len(deadlines._running) + len(deadlines._patient)
+    return len(deadlines.running)
 
 
 async def test_who_is_done_in_time_feels_nothing() -> None:
@@ -156,12 +156,11 @@ async def test_who_left_early_does_not_shorten_the_time_of_others() -> None:
     assert asyncio.get_running_loop().time() - start >= SECONDS - 0.001
 
 
-@pytest.mark.parametrize(("seconds", "patient"), [(SECONDS, True), (None, False), (None, True)])
 @pytest.mark.slow
-async def test_the_patient_wait_until_all_ends(seconds: float | None, patient: bool, timers: Timers) -> None:
-    deadlines = Deadlines(seconds)
-    work = Work(deadlines, patient=patient)
-    left = Work(deadlines, patient=patient)
+async def test_those_without_an_end_wait_until_all_ends(timers: Timers) -> None:
+    deadlines = Deadlines(None)
+    work = Work(deadlines)
+    left = Work(deadlines)
     await begun(work, left)
     left.go_on.set()
     assert await left.outcome() == "done"
@@ -175,7 +174,7 @@ async def test_the_patient_wait_until_all_ends(seconds: float | None, patient: b
 
 async def test_all_ends(timers: Timers) -> None:
     deadlines = Deadlines(LONG)
-    works = [Work(deadlines), Work(deadlines), Work(deadlines, patient=True)]
+    works = [Work(deadlines), Work(deadlines), Work(deadlines)]
     await begun(*works)
     deadlines.expire()
     assert timers.handles[0].cancelled()
@@ -194,10 +193,10 @@ async def test_all_ends_where_nothing_is_under_way(timers: Timers) -> None:
     assert not timers.handles
 
 
-@pytest.mark.parametrize("patient", [False, True])
-async def test_all_ends_twice_at_the_same_time(patient: bool) -> None:
-    deadlines = Deadlines(LONG)
-    work = Work(deadlines, patient=patient)
+@pytest.mark.parametrize("seconds", [LONG, None])
+async def test_all_ends_twice_at_the_same_time(seconds: float | None) -> None:
+    deadlines = Deadlines(seconds)
+    work = Work(deadlines)
     await begun(work)
     deadlines.expire()
     deadlines.expire()
@@ -213,10 +212,10 @@ async def test_time_is_up_as_all_ends() -> None:
     assert await work.outcome() == "TimeoutError"
 
 
-@pytest.mark.parametrize("patient", [False, True])
-async def test_who_is_cancelled_is_cancelled(patient: bool) -> None:
-    deadlines = Deadlines(LONG)
-    work = Work(deadlines, patient=patient)
+@pytest.mark.parametrize("seconds", [LONG, None])
+async def test_who_is_cancelled_is_cancelled(seconds: float | None) -> None:
+    deadlines = Deadlines(seconds)
+    work = Work(deadlines)
     await begun(work)
     work.task.cancel()
     assert await work.outcome() == "cancelled"

@@ -26,7 +26,9 @@ from aioetcd2.testing import EtcdServer
 
 from .conftest import node_of
 from .faultproxy import FaultProxy
+from .lossy_keys import Clock
 from .misbehaver import Misbehaver, answer
+from .shared_keys import SharedKeys
 
 TTL = 3
 PERIOD = 1.2
@@ -373,6 +375,35 @@ async def test_a_cancellation_while_it_enters_leaves_nothing(
         else:
             await task.result().__aexit__(None, None, None)
             assert await value_of(other, key) is None
+
+
+async def test_what_is_on_its_way_is_awaited_before_a_cancellation_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = SharedKeys(Clock())
+    arrived, applied = asyncio.Event(), asyncio.Event()
+    create = store.create
+
+    async def slow(key: str, value: str, *, ttl: float) -> Response:
+        """The server carries it out, be the client there or not."""
+        arrived.set()
+        carried_out = asyncio.ensure_future(carry_out(key, value, ttl))
+        return await asyncio.shield(carried_out)
+
+    async def carry_out(key: str, value: str, ttl: float) -> Response:
+        await applied.wait()
+        return await create(key, value, ttl=ttl)
+
+    monkeypatch.setattr(store, "create", slow)
+    task = asyncio.ensure_future(Registration(store.keys, "/k", "a", ttl=60).__aenter__())
+    await arrived.wait()
+    task.cancel()
+    await asyncio.sleep(0.05)
+    applied.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.01)
+    assert store.nodes == {}
 
 
 async def test_a_cancellation_while_it_leaves_leaves_nothing(client: Client, other: Client, key: str) -> None:

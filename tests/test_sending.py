@@ -76,6 +76,18 @@ async def test_burst_of_writes_finds_a_fit_connection_each() -> None:
             await asyncio.sleep(0.15)
 
 
+@pytest.mark.parametrize("call", [create, get], ids=["write", "read"])
+async def test_no_connection_is_taken_that_was_made_before_its_address_was_avoided(call: Call) -> None:
+    async with Misbehaver(FINE) as server, Client(server.endpoint) as client:
+        await call(client)
+        await call(client)
+        assert server.connections == 1
+        client._failover.suspect(server.endpoint, "127.0.0.1")
+        await call(client)
+        await call(client)
+        assert server.connections == 2, "and what was made later is fit"
+
+
 async def test_a_wait_whose_connection_is_reset_is_sent_once() -> None:
     """In an outage every second connect would be aiohttp's own."""
     async with Misbehaver(reset) as server, Client(server.endpoint) as client:

@@ -55,7 +55,7 @@ class Deadline(Struct, eq=False):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left = True
-        self._deadlines.end(self)
+        self._deadlines.running.pop(self, None)
         if self._expired:
             if sys.version_info >= (3, 11):
                 ours = self._task.uncancel() <= self._cancelling
@@ -90,29 +90,27 @@ class Deadlines:
     more than all the rest of this library: the event loop keeps a cancelled one until its time has come.
 
     Args:
-        seconds: The length; `None` = they do not expire.
+        seconds: The length; `None` = they expire only when the client is closed.
+
+    Attributes:
+        running: Those whose `with` block was not left, the oldest first, and when each expires.
     """
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._seconds = math.inf if seconds is None else seconds
-        self._endless = seconds is None
-        self._running: dict[Deadline, float] = {}
-        self._patient: set[Deadline] = set()
+        self.running: dict[Deadline, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, *, patient: bool = False) -> Deadline:
-        """Begin a deadline, to be entered by `with` at once; a patient one expires only when the client is closed."""
+    def begin(self) -> Deadline:
+        """Begin a deadline, to be entered by `with` at once."""
         loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
         deadline = Deadline(self, task, _cancelling(task))
-        if patient or self._endless:
-            self._patient.add(deadline)
-        else:
-            self._running[deadline] = due = time.monotonic() + self._seconds
-            if self._timer is None:
-                self._arm(loop, due)
+        self.running[deadline] = due = time.monotonic() + self._seconds
+        if self._timer is None and due < math.inf:
+            self._arm(loop, due)
         return deadline
 
     def check(self, spent: float) -> None:
@@ -120,24 +118,18 @@ class Deadlines:
         if spent >= self._seconds:
             raise asyncio.TimeoutError
 
-    def end(self, deadline: Deadline) -> None:
-        """Forget a deadline: its `with` block was left."""
-        if self._running.pop(deadline, None) is None:
-            self._patient.discard(deadline)
-
     def postpone(self, deadline: Deadline) -> None:
-        """Let a deadline have its whole time from now on; one that has no end, or has expired, stays as it is."""
-        if self._running.pop(deadline, None) is not None:
-            self._running[deadline] = time.monotonic() + self._seconds
+        """Let a deadline have its whole time from now on; one that has expired stays as it is."""
+        if self.running.pop(deadline, None) is not None:
+            self.running[deadline] = time.monotonic() + self._seconds
 
     def expire(self) -> None:
-        """Expire every deadline now, patient ones too: the client is closed."""
+        """Expire every deadline now, those without an end too: the client is closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        deadlines = [*self._running, *self._patient]
-        self._running.clear()
-        self._patient.clear()
+        deadlines = list(self.running)
+        self.running.clear()
         for deadline in deadlines:
             deadline.expire()
 
@@ -154,11 +146,11 @@ class Deadlines:
 
     def _expire_until(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self._timer = None
-        for deadline, due in list(self._running.items()):
+        for deadline, due in list(self.running.items()):
             if due > now:
                 self._arm(loop, due)
                 break
-            del self._running[deadline]
+            del self.running[deadline]
             deadline.expire()
 
 
@@ -170,11 +162,13 @@ class Lengths:
 
     Attributes:
         usual: The deadlines of that length.
+        endless: Those that expire only when the client is closed.
     """
 
     def __init__(self, usual: float | None) -> None:
         self._by_length: WeakValueDictionary[float | None, Deadlines] = WeakValueDictionary()
         self.usual = self.of(usual)
+        self.endless = self.of(None)
 
     def at_most(self, seconds: float | None) -> Deadlines:
         """The deadlines of the usual length, or of another one that is less."""

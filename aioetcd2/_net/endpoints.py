@@ -282,8 +282,8 @@ class Pass(Struct, eq=False):
 
     _pool: EndpointPool
     _generation: int = -1
-    _waiting: list[tuple[float, int, str]] = []
-    tried: dict[str, None] = {}
+    _waiting: list[tuple[float, int, str]] | None = None
+    tried: tuple[str, ...] = ()
     has_searched: bool = False
 
     def next(self) -> str | None:
@@ -293,7 +293,7 @@ class Pass(Struct, eq=False):
         if endpoint is not None:
             if self._waiting:
                 heappop(self._waiting)
-            self.tried[endpoint] = None
+            self.tried += (endpoint,)
         return endpoint
 
     def failed(self, endpoint: str) -> None:
@@ -305,9 +305,9 @@ class Pass(Struct, eq=False):
         pool, waiting = self._pool, self._waiting
         if self._generation != pool.generation:
             self._generation = pool.generation
-            self._wait(pool.ring())
+            waiting = self._wait(pool.ring())
         if not waiting:  # what sync() found is unreachable from here, perhaps, while what was given is not
-            self._wait(pool.fallbacks())
+            waiting = self._wait(pool.fallbacks())
         while waiting:
             cools_at, place, endpoint = waiting[0]
             now = pool.cools_at(endpoint)
@@ -316,9 +316,8 @@ class Pass(Struct, eq=False):
             heapreplace(waiting, (now, place, endpoint))  # another call has found it failing meanwhile
         return None
 
-    def _wait(self, endpoints: Iterable[str]) -> None:
-        cools_at = self._pool.cools_at
-        self._waiting[:] = [
-            (cools_at(each), place, each) for place, each in enumerate(endpoints) if each not in self.tried
-        ]
+    def _wait(self, endpoints: Iterable[str]) -> list[tuple[float, int, str]]:
+        cools_at, tried = self._pool.cools_at, set(self.tried)
+        self._waiting = [(cools_at(each), place, each) for place, each in enumerate(endpoints) if each not in tried]
         heapify(self._waiting)
+        return self._waiting

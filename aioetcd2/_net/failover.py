@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Protocol, TypeVar
 
 from ..errors import ClusterError, EndpointError, EtcdError, InvalidResponseError, UnauthorizedError
@@ -30,16 +30,16 @@ class Guard(Protocol):
 
     Attributes:
         epoch: How often the cluster was forgotten; what was asked before tells nothing of the cluster after.
+        strangers: The endpoints that have answered for another cluster: asked who they are before they get a write.
     """
 
     @property
     def epoch(self) -> int: ...
-
-    def suspects(self, endpoint: str, request: Request) -> bool:
-        """Whether an endpoint has to be asked who it is before it gets this request."""
+    @property
+    def strangers(self) -> Container[str]: ...
 
     async def passes_over(self, endpoint: str, request: Request, ask: Ask) -> EtcdError | None:
-        """Why an endpoint that is suspected does not get this request; `None` = it does."""
+        """Why a stranger does not get a write; `None` = it does."""
 
     def admit(self, endpoint: str, request: Request, head: HTTPResult, epoch: int) -> None:
         """Note which cluster an answer came from.
@@ -82,6 +82,7 @@ class Failover:
         self._transport = transport
         self._guard = guard
         self._reporter = reporter
+        self._tally = reporter.tally
         self._redirects = Redirects(check_redirect, pool, reporter)
         self._repeat_writes = repeat_writes
         self.on_use: Callable[[], None] | None = None
@@ -136,7 +137,7 @@ class Failover:
             ClusterError: No endpoint answered.
             ClientClosedError: The client is closed.
         """
-        self._reporter.tally.calls += 1
+        self._tally.calls += 1
         return self._each(request, None, self._transport.exchange, decode)
 
     def open(
@@ -196,12 +197,13 @@ class Failover:
         failures: list[EndpointError] = []
         told: EtcdError | None = None
         while (endpoint := way.next() or await self._discovered(way)) is not None:
-            if guard.suspects(endpoint, request) and (stranger := await self._passed_over(endpoint, request)):
+            is_stranger = request.writes and endpoint in guard.strangers
+            if is_stranger and (stranger := await self._passed_over(endpoint, request)):
                 told = stranger
                 continue
             request = request if make is None else make(endpoint)
             if failures:
-                self._reporter.tally.retries += 1
+                self._tally.retries += 1
             epoch = guard.epoch
             try:
                 answer = await send(endpoint, request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl as ssl_module
 from collections.abc import Container, Iterable
+from functools import lru_cache
 from typing import cast
 
 import aiohttp
@@ -33,6 +34,13 @@ class Route(Struct):
     def address(self, peer: str) -> str | None:
         """The address that a connection has, if the name may have others."""
         return None if self.trusting or not peer else other_address(self.authority, peer)
+
+
+@lru_cache(maxsize=512)
+def url_of(scheme: str, authority: str, target: str) -> URL:
+    """The URL of a request, with all that aiohttp finds out about it: keys that are asked for again are parsed once."""
+    path, _, query = target.partition("?")
+    return URL.build(scheme=scheme, authority=authority, path=path, query_string=query, encoded=True)
 
 
 class Routes:
@@ -154,6 +162,7 @@ class Routes:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             headers=_HEADERS,
+            timeout=aiohttp.ClientTimeout(),
             trust_env=self._trust_env and path is None,
             trace_configs=traces,
             request_class=self._request_class,

@@ -6,7 +6,7 @@ import math
 import re
 import select
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -33,7 +33,7 @@ class Life:
     Attributes:
         address: Its address on the other side; empty where it has none.
         born: When it was made, monotonic.
-        uses: How many requests it has carried.
+        uses: How many answers it has brought.
         hears: Whether the other side has closed it, or said what nobody asked for; asked while it is idle.
         answered_at: When the last answer began, monotonic.
     """
@@ -52,8 +52,8 @@ class Life:
 
     def is_over(self, idle: float) -> bool:
         """Whether it has been idle for longer than some seconds, or for as long as the server has said."""
-        longest = min(self._idle, idle)
-        return self.uses >= self._most or (longest < math.inf and time.monotonic() - self.answered_at > longest)
+        since = time.monotonic() - self.answered_at
+        return since > idle or since > self._idle or self.uses >= self._most
 
     def is_told(self, keep_alive: str) -> None:
         """A header of an answer tells for how long the connection will be kept, perhaps."""
@@ -87,17 +87,15 @@ class Connections:
         """How many are open."""
         return sum(each.connected for each in self._made)
 
-    def add(self, protocol: Any, transport: Any) -> Life:
+    def add(self, protocol: Any, transport: Any) -> None:
         """Take in a new one."""
         self._made.add(protocol)
-        life = Life(transport)
-        setattr(protocol, _LIFE, life)
-        return life
+        setattr(protocol, _LIFE, Life(transport))
 
-    def answered(self, response: aiohttp.ClientResponse) -> str:
+    def answered(self, response: Any) -> str:
         """An answer has begun: take note of what it says of its connection. Returns the address that it came from."""
-        assert isinstance(response, FreedResponse)
-        life = response.life
+        life: Life = response.life
+        life.uses += 1
         life.answered_at = time.monotonic()
         told = response.headers.get(_KEEP_ALIVE)
         if told is not None:
@@ -128,24 +126,20 @@ class FitRequest(aiohttp.ClientRequest):
         """The requests of one client; aiohttp makes them, and hands nothing else on to them."""
         return type(cls.__name__, (cls,), {"connections": connections})
 
-    async def send(self, conn: Any) -> aiohttp.ClientResponse:
+    def send(self, conn: Any) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
         """Send it over a connection, or raise `UnfitError`."""
-        transport = conn.transport
         protocol = conn.protocol
         life: Life | None = getattr(protocol, _LIFE, None)
         if life is None:
-            life = self.connections.add(protocol, transport)
-        elif self.chooses and self._is_unfit(life):
-            transport.abort()
-            raise UnfitError
-        self.reuses = life.uses > 0
-        life.uses += 1
-        if self.body:
-            conn.add_callback(partial(_drop_what_is_unsent, transport))
-        response = await super().send(conn)
-        assert isinstance(response, FreedResponse)
-        response.life = life
-        return response
+            self.connections.add(protocol, conn.transport)
+        elif self.chooses:
+            if self._is_unfit(life):
+                conn.transport.abort()
+                raise UnfitError
+            self.reuses = True
+        if self.once and self.body:
+            conn.add_callback(partial(_drop_what_is_unsent, conn.transport))
+        return aiohttp.ClientRequest.send(self, conn)
 
     def _is_unfit(self, life: Life) -> bool:
         avoided = self.connections.avoided
@@ -153,7 +147,7 @@ class FitRequest(aiohttp.ClientRequest):
             return True
         if not self.once:
             return life.is_over(math.inf)
-        return self.fresh or life.is_over(WRITE_IDLE) or life.hears()
+        return self.fresh or life.is_over(WRITE_IDLE) or bool(life.hears())
 
 
 class FreedResponse(aiohttp.ClientResponse):
@@ -164,6 +158,11 @@ class FreedResponse(aiohttp.ClientResponse):
     """
 
     life: Life
+
+    def start(self, connection: Any) -> Coroutine[Any, Any, aiohttp.ClientResponse]:
+        """Read its header, from a connection over which its request was sent."""
+        self.life = getattr(connection.protocol, _LIFE)
+        return aiohttp.ClientResponse.start(self, connection)
 
     def close(self) -> None:
         """Give it up."""
@@ -179,17 +178,17 @@ def _drop_what_is_unsent(transport: Any) -> None:
         transport.abort()
 
 
-def _ear_for(transport: Any) -> Callable[[], bool]:
-    """Tells whether the other side has closed an idle connection, or said what nobody asked for."""
+def _ear_for(transport: Any) -> Callable[[], object]:
+    """What is true once the other side has closed an idle connection, or said what nobody asked for."""
     connection = transport.get_extra_info("socket")
     number = -1 if connection is None else connection.fileno()
     if number < 0:  # nobody can tell
         return lambda: True
     if not hasattr(select, "poll"):  # Windows
-        return lambda: bool(select.select([number], [], [], 0)[0])
+        return lambda: select.select([number], [], [], 0)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    return lambda: bool(poll.poll(0))
+    return partial(poll.poll, 0)
 
 
 async def choose(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -237,14 +236,17 @@ class SendOnce:
     ) -> aiohttp.ClientResponse:
         assert isinstance(request, FitRequest)
         self._request = request
-        request.once = True
+        request.chooses = request.once = True
         request.fresh = self._fresh
-        try:
-            return await choose(request, handler)
-        except UNSENT:
-            raise
-        except aiohttp.ClientConnectionError as error:
-            raise Lost(words_of(error)) from error
+        while True:
+            try:
+                return await handler(request)
+            except UnfitError:
+                continue
+            except UNSENT:
+                raise
+            except aiohttp.ClientConnectionError as error:
+                raise Lost(words_of(error)) from error
 
 
 class Authorize:

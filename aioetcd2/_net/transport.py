@@ -6,13 +6,12 @@ import asyncio
 import io
 import ssl as ssl_module
 import time
-from collections.abc import Container, Iterable
-from typing import NoReturn, cast
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, NoReturn, cast
 
 import aiohttp
 from aiohttp import BaseConnector as BaseConnector
 from aiohttp import TraceConfig as TraceConfig
-from yarl import URL
 
 from ..errors import (
     ClientClosedError,
@@ -29,7 +28,7 @@ from .endpoints import socket_path
 from .places import Places, Wait
 from .reporter import DEBUG, Reporter, shows_curl
 from .request import Replay, Request
-from .routes import Routes
+from .routes import Route, Routes, url_of
 from .sending import Authorize, Lost, SendOnce, choose
 from .stream import Stream
 from .turns import QUICK, turns_for_calls
@@ -51,7 +50,7 @@ UNFAITHFUL_FOR = 60.0
 _ONE_PIECE = 1 << 20
 """The longest body that aiohttp takes in one piece without a warning."""
 
-_NO_TIMEOUT = aiohttp.ClientTimeout()
+_NOTHING: Mapping[str, str] = {}
 _ALWAYS = Replay.ALWAYS  # before Python 3.12 to find a member of an Enum takes longer than a call
 
 
@@ -224,50 +223,43 @@ class Transport:
     async def _send(
         self, endpoint: str, request: Request, trusted: bool, address: str | None = None, *, once: bool = False
     ) -> aiohttp.ClientResponse:
-        route = self._routes.to(endpoint)
-        if route is None:
-            self.check_open()
-            route = self._routes.make(endpoint)
+        route = self._routes.to(endpoint) or self._new_route(endpoint)
         if shows_curl(DEBUG):
             self._reporter.sends(endpoint, request, self._credentials.username if trusted else None)
         connections = self._routes.connections
-        middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = ()
+        options: dict[str, Any] = {"allow_redirects": False}  # what is left out is cheaper than what says nothing
         sending: SendOnce | None = None
         if once or request.writes or request.replay is not _ALWAYS:
-            sending = SendOnce(fresh=self._unfaithful.get(endpoint, 0.0) > time.monotonic())
-            middlewares = (sending,)
+            sending = SendOnce(fresh=endpoint in self._unfaithful and self._unfaithful[endpoint] > time.monotonic())
+            options["middlewares"] = (sending,)
         elif connections.told or connections.avoided:  # else none that is idle is unfit for what aiohttp repeats
-            middlewares = (choose,)
-        headers = self._credentials.headers(endpoint) if trusted else {}
+            options["middlewares"] = (choose,)
+        headers = self._credentials.headers(endpoint) if trusted else _NOTHING
         if route.trusting:
-            middlewares, headers = (*middlewares, Authorize(headers, trusted)), {}
-        if request.content_type is not None:
-            headers = {**headers, "Content-Type": request.content_type}
+            options["middlewares"] = (*options.get("middlewares", ()), Authorize(headers, trusted))
+            headers = _NOTHING
         body = request.body
         if body is not None:
             self._tally.bytes_sent += len(body)
-        path, _, query = request.target.partition("?")
-        authority, server_hostname = route.authority, None
+            options["data"] = _payload_of(body, request.content_type)
+        authority = route.authority
         if address is not None:
-            authority, server_hostname = at_address(authority, address)
+            authority, options["server_hostname"] = at_address(authority, address)
             headers = {**headers, "Host": route.authority}
+        if headers:
+            options["headers"] = headers
         lengths = self._lengths
         deadlines = lengths.usual if request.timeout is None else lengths.at_most(request.timeout)
+        if request.patient:
+            options["timeout"] = self._patience
+            deadlines = lengths.endless
         wait: Wait | None = None
         try:
-            with deadlines.begin(patient=request.patient) as deadline:
+            with deadlines.begin() as deadline:
                 if self._places is not None:
                     wait = self._places.lend(deadline)
-                response = await route.session.request(
-                    request.method,
-                    URL.build(scheme=route.scheme, authority=authority, path=path, query_string=query, encoded=True),
-                    data=body if body is None or len(body) <= _ONE_PIECE else io.BytesIO(body),
-                    headers=headers,
-                    allow_redirects=False,
-                    timeout=self._patience if request.patient else _NO_TIMEOUT,
-                    middlewares=middlewares,
-                    server_hostname=server_hostname,
-                )
+                url = url_of(route.scheme, authority, request.target)
+                response = await route.session.request(request.method, url, **options)
                 self._heard.add(endpoint)
                 peer = connections.answered(response)
                 if address is None:  # another one does not count as where calls go
@@ -275,6 +267,10 @@ class Transport:
                 return response
         except Exception as error:
             self._lost(endpoint, request, error, sending, wait)
+
+    def _new_route(self, endpoint: str) -> Route:
+        self.check_open()
+        return self._routes.make(endpoint)
 
     def _lost(
         self, endpoint: str, request: Request, error: Exception, sending: SendOnce | None, wait: Wait | None
@@ -327,3 +323,10 @@ class Transport:
         raise meaning_of(
             endpoint, request, error, sent=sent, seconds=seconds, heard=heard, looking_up=looking_up
         ) from cause
+
+
+def _payload_of(body: bytes, content_type: str | None) -> aiohttp.Payload:
+    """A body as aiohttp sends it: with the header that says what it is."""
+    if len(body) > _ONE_PIECE:
+        return aiohttp.BytesIOPayload(io.BytesIO(body), content_type=content_type)
+    return aiohttp.BytesPayload(body, content_type=content_type)

@@ -44,8 +44,7 @@ Call = Callable[[Request], Awaitable[Response]]
 class _Marks(NamedTuple):
     """How far the cluster has come, as it was known at a moment."""
 
-    epoch: int
-    life: int
+    era: int
     high_water_mark: int
     raft_index: int
     raft_term: int
@@ -59,6 +58,7 @@ class Identity:
 
     Attributes:
         cluster: The cluster's ID; empty before the first answer that names one.
+        strangers: The endpoints that answered for another cluster, and its ID; no write goes there.
         high_water_mark: The highest index that was seen of it.
         epoch: How often the cluster was forgotten.
         life: How often its store has begun anew, as far as an answer with quorum has shown.
@@ -67,15 +67,16 @@ class Identity:
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._strangers: dict[str, str] = {}
         self._asked_again: dict[str, float] = {}
         self._asking: dict[str, asyncio.Lock] = {}
         self._raft_index = 0
         self._raft_term = 0
         self.cluster = ""
+        self.strangers: dict[str, str] = {}
         self.high_water_mark = 0
         self.epoch = 0
         self.life = 0
+        self._era = 0
         self.on_end_of_life: Callable[[], None] | None = None
         self._is_old: bool | None = None
         self._asking_age = asyncio.Lock()
@@ -83,10 +84,11 @@ class Identity:
     def forget(self) -> None:
         """Know nothing of a cluster: the next to answer is the one."""
         self.cluster = ""
-        self._strangers.clear()
+        self.strangers.clear()
         self._asked_again.clear()
         self._is_old = None
         self.epoch += 1
+        self._era += 1
         self.high_water_mark = self._raft_index = self._raft_term = 0
 
     def reached(self, index: int, raft_index: int = 0, raft_term: int = 0) -> None:
@@ -135,36 +137,33 @@ class Identity:
             return self._is_old
 
     def _marks(self) -> _Marks:
-        return _Marks(self.epoch, self.life, self.high_water_mark, self._raft_index, self._raft_term)
+        return _Marks(self._era, self.high_water_mark, self._raft_index, self._raft_term)
 
     def _judge(self, seen: _Marks, index: int, raft_index: int, raft_term: int) -> None:
         """What an answer with quorum says: below what was seen before it was asked for, the store has begun anew."""
         ended = 0 < index < seen.high_water_mark or 0 < raft_index < seen.raft_index or 0 < raft_term < seen.raft_term
-        if (self.epoch, self.life) != (seen.epoch, seen.life):  # it was asked of what is no more
+        if self._era != seen.era:  # it was asked of what is no more
             return
         if not ended:
             self.reached(index, raft_index, raft_term)
             return
         self.high_water_mark, self._raft_index, self._raft_term = index, raft_index, raft_term
         self.life += 1
+        self._era += 1
         self._reporter.cluster_life_ended(self.cluster, index, seen.high_water_mark)
         if self.on_end_of_life is not None:
             self.on_end_of_life()
 
     # --- what the loop over endpoints asks ---------------------------------------------------------------------------
 
-    def suspects(self, endpoint: str, request: Request) -> bool:
-        """Whether an endpoint has to be asked who it is: no write goes to one that answered for another cluster."""
-        return bool(self._strangers) and request.writes and endpoint in self._strangers
-
     async def passes_over(self, endpoint: str, request: Request, ask: Ask) -> EtcdError | None:
-        """Why an endpoint does not get a write: it is asked again by a cheap read, at most once a second."""
+        """Why a stranger does not get a write: it is asked again by a cheap read, at most once a second."""
         async with self._asking.setdefault(endpoint, asyncio.Lock()):  # writes that come at once hear of one answer
             asked_at = self._asked_again.get(endpoint)
-            if endpoint in self._strangers and (asked_at is None or time.monotonic() >= asked_at + ASKED_AGAIN_AFTER):
+            if endpoint in self.strangers and (asked_at is None or time.monotonic() >= asked_at + ASKED_AGAIN_AFTER):
                 await self._ask_again(endpoint, request, ask)
                 self._asked_again[endpoint] = time.monotonic()
-        stranger = self._strangers.get(endpoint)
+        stranger = self.strangers.get(endpoint)
         return None if stranger is None else ClusterMismatchError(endpoint, self.cluster, stranger, str(request))
 
     async def _ask_again(self, endpoint: str, request: Request, ask: Ask) -> None:
@@ -191,11 +190,11 @@ class Identity:
         """
         cluster = head.headers.get(responses.CLUSTER_ID)
         if cluster == self.cluster:
-            if self._strangers:
-                self._strangers.pop(endpoint, None)
+            if self.strangers:
+                self.strangers.pop(endpoint, None)
         elif cluster and epoch == self.epoch:
             if self.cluster:
-                self._strangers[endpoint] = cluster
+                self.strangers[endpoint] = cluster
                 raise ClusterMismatchError(head.endpoint, self.cluster, cluster, str(request))
             self.cluster = cluster
 
@@ -231,7 +230,7 @@ class Identity:
         Raises:
             EtcdError: As `call` does.
         """
-        mark, era = self.high_water_mark, (self.epoch, self.life)
+        mark, era = self.high_water_mark, self._era
         error: APIError | None = None
         raft_index = raft_term = 0
         try:
@@ -239,7 +238,7 @@ class Identity:
             index, raft_index, raft_term = response.index, response.raft_index, response.raft_term
         except APIError as refusal:
             error, index = refusal, refusal.index
-        if era == (self.epoch, self.life):  # or it tells nothing of the cluster that is there now
+        if era == self._era:  # or it tells nothing of the cluster that is there now
             if 0 < index < mark and (again := requests.with_quorum(request)) is not None:
                 return await self._read_again(call, again, index, mark)
             self.reached(index, raft_index, raft_term)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from copy import copy
 from typing import TYPE_CHECKING
 
-from .._net.failover import Failover
+from .._net.failover import Decoder, Failover
 from .._net.reporter import Reporter
 from .._net.request import MANY_SLASHES, Request, build, quote_path
 from .._watching.steps import Answered
@@ -20,7 +20,7 @@ from ..errors import (
     KeyNotFoundError,
     NotDirError,
 )
-from ..models import Health, Response
+from ..models import Health, HTTPResult, Response
 from . import requests, responses
 from .census import Subtree
 from .identity import Identity
@@ -161,14 +161,18 @@ class KeysEngine:
     def _path(self, key: str) -> str:
         return self._prefix + quote_path(key, "key")
 
-    def _call(self, request: Request) -> Awaitable[Response]:
+    def _call(self, request: Request, decode: Decoder[Response] = responses.keys) -> Awaitable[Response]:
         if self._timeout is not None:
             request = request.within(self._timeout)
-        return self._failover.call(request, responses.keys)
+        return self._failover.call(request, decode)
 
-    async def _write(self, request: Request) -> Response:
+    def _write(self, request: Request) -> Awaitable[Response]:
+        return self._call(request, self._written)
+
+    def _written(self, result: HTTPResult, request: object) -> Response:
+        """The answer of a write, and what it says of how far the cluster has come."""
         try:
-            response = await self._call(request)
+            response = responses.keys(result, request)
         except APIError as refusal:
             self._identity.reached(refusal.index)
             raise
