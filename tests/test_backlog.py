@@ -31,9 +31,9 @@ class Told:
 class Copied:
     """A backlog, and the changes of its copy."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: float = 60.0) -> None:
         self.ours: dict[str, Place | None] = {}
-        self.backlog = Backlog("/q", self.ours, MEMORY)
+        self.backlog = Backlog("/q", self.ours, memory)
         self.index = 0
 
     def put(self, *names: str, created: int | None = None) -> None:
@@ -125,17 +125,26 @@ async def test_another_was_faster(copied: Copied) -> None:
     copied.backlog.lost("a")
     assert await copied.pick() == "b"
     copied.claim("a")
-    await asyncio.sleep(MEMORY * 2)
     await copied.empty()
     copied.end("claims", "a")
     assert await copied.pick() == "a"
-    copied.claim("a")
+    copied.backlog.end(ValueError("over"))
+
+
+async def test_another_was_faster_which_is_forgotten_but_not_its_claim() -> None:
+    copied = Copied(MEMORY)
+    copied.put("a", "b")
+    await copied.pick(2)
     copied.backlog.lost("a")
+    copied.claim("a")
+    copied.claim("b")
+    copied.backlog.lost("b")
     await asyncio.sleep(MEMORY * 2)
     await copied.empty()
 
 
-async def test_a_claim_that_came_and_went_while_events_were_lost(copied: Copied) -> None:
+async def test_a_claim_that_came_and_went_while_events_were_lost() -> None:
+    copied = Copied(MEMORY)
     copied.put("a")
     await copied.pick()
     copied.backlog.lost("a")

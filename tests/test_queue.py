@@ -14,6 +14,7 @@ from aioetcd2 import (
     Client,
     ClientClosedError,
     ClusterError,
+    ConnectError,
     KeyNotFoundError,
     KeysAPI,
     Node,
@@ -233,10 +234,11 @@ async def test_the_copy_is_there_while_it_is_needed(client: Client, queue: Queue
     assert client.counters.watches_open == 0
 
 
-async def test_a_worker_that_waits_in_vain(queue: Queue) -> None:
+async def test_a_worker_that_waits_in_vain(client: Client, queue: Queue) -> None:
     with pytest.raises(asyncio.TimeoutError):
         async with timeout(0.2), queue.take():
             pytest.fail("there is nothing to take")
+    assert client.counters.watches_open == 0
     await queue.put("v")
     await one(queue)
 
@@ -580,6 +582,22 @@ async def test_workers_wait_out_an_outage(proxy: FaultProxy, path: str, lines: C
         await until(lambda: done == ["first", "new"])
         await cancelled(*workers)
     assert sum(line.startswith("queue ") and "trying again" in line for line in lines()) == 1
+
+
+async def test_a_claim_that_could_not_be_made_is_tried_again(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = await queue.put("v")
+    real: Callable[[Place], Awaitable[None]] = Place.take
+    failed: list[str] = []
+
+    async def take(place: Place) -> None:
+        if not failed:
+            failed.append(place.key)
+            raise ClusterError("PUT", [ConnectError("http://a:1", "refused")])
+        await real(place)
+
+    monkeypatch.setattr(Place, "take", take)
+    assert (await one(queue)).name == name
+    assert failed
 
 
 async def test_a_server_that_is_killed() -> None:
