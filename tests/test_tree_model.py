@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 from async_timeout import timeout
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -38,6 +38,7 @@ EXAMPLES = int(os.environ.get("AIOETCD2_EXAMPLES", "0"))
 
 STEPS = settings(
     max_examples=EXAMPLES or 5,
+    phases=tuple(Phase) if EXAMPLES else (Phase.generate,),  # to make a failure smaller takes minutes
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     deadline=None,
