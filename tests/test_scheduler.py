@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
@@ -220,12 +221,14 @@ def test_another_loop_another_scheduler() -> None:
 
 
 def test_a_scheduler_goes_with_its_last_registration() -> None:
+    made: list[weakref.ref[Scheduler]] = []
+
     async def schedule() -> None:
-        scheduler_of(SharedKeys(Clock()).keys)  # type: ignore[arg-type]
+        made.append(weakref.ref(scheduler_of(SharedKeys(Clock()).keys)))  # type: ignore[arg-type]
 
     asyncio.run(schedule())
     gc.collect()
-    assert not [each for each in _scheduler._schedulers if not each.loop.is_running()]
+    assert made[0]() is None
 
 
 # --- outages ----------------------------------------------------------------------------------------------------------
