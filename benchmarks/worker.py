@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-from . import copies, fans, watchers
+from . import fans, watchers
 from .contenders import CONTENDERS, OURS, Opened, new_loop
 from .memory import peak, resident
 
@@ -171,12 +171,16 @@ class Worker:
         """List a whole subtree, and keep it."""
         assert self.opened is not None
         await self.opened.get(warm)
+        from . import copies  # which an earlier library can't have
+
         return await copies.listed(self.opened.client, key)
 
     async def copied(self, warm: str, key: str, seconds: float) -> Figures:
         """Keep a live copy of a whole subtree, and read it for some seconds."""
         assert self.opened is not None
         await self.opened.get(warm)
+        from . import copies
+
         return await copies.copied(self.opened.client, key, seconds)
 
     async def answers(self, key: str, seconds: float) -> Figures:
