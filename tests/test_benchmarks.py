@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
@@ -87,3 +88,9 @@ async def test_who_others_are_compared_with_takes_part(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert b"bare aiohttp can't be left out" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_earlier_library_has_no_recipes() -> None:
+    """Its worker is this checkout's, and must not ask it for what it does not have."""
+    code = "import sys; sys.modules['aioetcd2.recipes'] = None; import benchmarks.worker"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
