@@ -42,7 +42,7 @@ async def main() -> None:
         election = Election(client.keys, PATH, name="a bystander")
         for number, (name, stop) in enumerate(stops.items(), 1):
             tasks.append(asyncio.create_task(candidate(client, name, stop)))
-            while len(await election.candidates()) < number:  # noqa: ASYNC110
+            while len(await election.candidates()) < number:  # noqa: ASYNC110 - it is others that come
                 await asyncio.sleep(0.01)
         print("then:", await changed.get())
         stops["first"].set()
@@ -54,7 +54,7 @@ async def main() -> None:
             if node.created_index == leader.token:
                 await client.keys.delete(node.key)  # by an operator, say
         print("after its key was taken away:", await changed.get())
-        while len(await election.candidates()) < 2:  # noqa: ASYNC110
+        while len(await election.candidates()) < 2:  # noqa: ASYNC110 - it is others that come
             await asyncio.sleep(0.01)
         print(", then ".join(each.name for each in await election.candidates()))
         for task in tasks:

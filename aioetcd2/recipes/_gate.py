@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import sys
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -12,6 +10,7 @@ from typing import Generic, TypeVar
 from ..errors import ClusterError, KeyNotFoundError, LockLostError, NotDirError
 from ..keys import KeysAPI
 from ..models import Node
+from ._arguments import check_name, check_path
 from ._lease import check_ttl
 from ._order import in_order, name_of
 from ._patience import Patience, logger
@@ -20,35 +19,6 @@ from .held import Held
 
 HeldT = TypeVar("HeldT", bound=Held)
 G = TypeVar("G", bound="Gate[Held]")
-
-
-def check_path(path: str) -> str:
-    """A directory, without the slash at its end; whether it can be a key, its first request tells.
-
-    Raises:
-        TypeError: It is no text.
-    """
-    if not isinstance(path, str):
-        raise TypeError(f"a path is text, not {type(path).__name__}")
-    return "/" + "/".join(filter(None, path.split("/")))
-
-
-def check_name(name: str | None) -> str:
-    """What somebody calls itself; `None` = its host and process.
-
-    Raises:
-        TypeError: It is no text.
-        ValueError: It can't be written as UTF-8.
-    """
-    if name is None:
-        return f"{socket.gethostname()}:{os.getpid()}"
-    if not isinstance(name, str):
-        raise TypeError(f"name is text, not {type(name).__name__}")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"name can't be written as UTF-8: {error}") from None
-    return name
 
 
 class Gate(Generic[HeldT]):

@@ -20,9 +20,10 @@ from ..errors import (
     NotDirError,
 )
 from ..keys import KeysAPI
+from ._arguments import check_name, check_path, check_text
 from ._backlog import Backlog
 from ._clock import now
-from ._gate import Block, check_name, check_path
+from ._gate import Block
 from ._lease import LeaseGoneError, check_ttl, maybe_applied
 from ._patience import Patience
 from ._places import Place
@@ -141,8 +142,7 @@ class Queue:
             V2DisabledError: The cluster does not serve the v2 API.
             ClientClosedError: The client is closed.
         """
-        if not isinstance(value, str):
-            raise TypeError(f"a value is text, not {type(value).__name__}")
+        check_text("a value", value)
         name = secrets.token_hex(8)
         await finished(self._put(name, _written(_Envelope(value))), self._ttl / 6)
         return name
@@ -374,15 +374,8 @@ class _Taking(AbstractAsyncContextManager[Item]):
 
 
 def _written(envelope: _Envelope) -> str:
-    """An item's text.
-
-    Raises:
-        ValueError: It can't be written as UTF-8.
-    """
-    try:
-        return msgspec.json.encode(envelope).decode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"value can't be written as UTF-8: {error}") from None
+    """An item's text."""
+    return msgspec.json.encode(envelope).decode()
 
 
 def _read(text: str | None) -> _Envelope:

@@ -6,7 +6,7 @@ import asyncio
 from types import TracebackType
 
 from ..keys import KeysAPI
-from ._gate import check_path
+from ._arguments import check_path, check_text
 from ._lease import check_ttl
 from ._scheduler import Entry, scheduler_of
 from ._shared import SharedLease
@@ -54,7 +54,7 @@ class Registration:
     def __init__(self, keys: KeysAPI, key: str, value: str, *, ttl: float = 60.0, refresh: float | None = None) -> None:
         self._keys = keys
         self._key = _check_key(key)
-        self._value = _check_value(value)
+        self._value = check_text("a value", value)
         self._ttl = check_ttl(ttl)
         self._period = self._ttl / 3 if refresh is None else _check_refresh(refresh, self._ttl)
         self._entry: Entry | None = None
@@ -103,7 +103,7 @@ class Registration:
             RuntimeError: The block has not begun, or has ended meanwhile.
         """
         entry = self._entered()
-        self._value = entry.lease.value = _check_value(value)
+        self._value = entry.lease.value = check_text("a value", value)
         entry.change()
         await entry.until_current()
 
@@ -139,21 +139,9 @@ def _check_key(key: str) -> str:
         TypeError: It is no text.
         ValueError: It is the root.
     """
-    if not isinstance(key, str):
-        raise TypeError(f"a key is text, not {type(key).__name__}")
-    if (path := check_path(key)) == "/":
+    if (path := check_path(key, "a key")) == "/":
         raise ValueError("the root is a directory, and no key to register")
     return path
-
-
-def _check_value(value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a value is text, not {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the value can't be written as UTF-8: {error}") from None
-    return value
 
 
 def _check_refresh(refresh: float, ttl: float) -> float:
