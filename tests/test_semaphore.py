@@ -123,6 +123,7 @@ async def test_a_waiter_whose_place_is_deleted(client: Client, semaphore: Semaph
     await client.keys.delete(f"{held[0].key.rpartition('/')[0]}", recursive=True)
     await asyncio.wait_for(held[0].lost.wait(), 2)
     assert (await asyncio.wait_for(task, 2)).token > held[1].token  # with a new place, in a directory made anew
+    await client.keys.get((await task).key, quorum=True)  # it is there: the place that was deleted is not held
     await semaphore.release(await task)
     for each in held:
         await semaphore.release(each)

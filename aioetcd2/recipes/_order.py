@@ -40,7 +40,7 @@ class Order:
             self._nodes = {each.key: each for each in in_order(node.nodes if node else ())}
         elif node is None:
             pass
-        elif event.deleted or node.dir:
+        elif event.deleted:
             self._nodes = {key: each for key, each in self._nodes.items() if not _covers(node.key, key)}
         elif node.key.rpartition("/")[0].endswith(self._path):
             self._nodes[node.key] = node

@@ -81,10 +81,10 @@ class Semaphore(Gate[Held]):
             watcher = self._keys.watch(self._path, recursive=True, after_index=index, resync=True)
             try:
                 await first(self._room(watcher, order, place), place.ended.wait())
-                if place.reason is None:
-                    return watcher.index
             except ClusterError as error:
                 await patience.after(error)
+            else:
+                return watcher.index
             finally:
                 await watcher.aclose()
         return None
