@@ -42,7 +42,10 @@ class Clock:
         return asyncio.get_running_loop().create_future()
 
     def call_later(self, delay: float, what: Callable[..., object], *args: object) -> Timer:
-        self.timers.append(Timer(self.now + delay, lambda: what(*args)))
+        return self.call_at(self.now + delay, what, *args)
+
+    def call_at(self, due: float, what: Callable[..., object], *args: object) -> Timer:
+        self.timers.append(Timer(due, lambda: what(*args)))
         return self.timers[-1]
 
     async def sleep(self, delay: float) -> None:

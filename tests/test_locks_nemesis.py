@@ -1,8 +1,8 @@
 """No two hold a lock at one moment, and nothing is done out of turn, whatever befalls the cluster and the holders.
 
 The judge of that is tried first, and two locks that are broken on purpose are caught. The run prints its seed;
-`AIOETCD2_SEED=... pytest -s tests/test_locks_nemesis.py` plays it again, `AIOETCD2_LOCK_SECONDS` says for how long,
-20 by default, and `python -m tests.chaos.locks` does so by itself.
+`AIOETCD2_SEED=... pytest -s tests/test_locks_nemesis.py` plays it again, `AIOETCD2_LOCK_SECONDS` says for how long a
+lock is hurt, 20 by default, and `python -m tests.chaos.locks` does so by itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from aioetcd2.recipes import Lock
 from aioetcd2.testing import EtcdCluster
 
 from .chaos.contender import now
-from .chaos.locks import play
+from .chaos.locks import RECIPES, play
 from .chaos.turns import Act, Removal, Tenure, judge, judge_acts
 
 TTL = 3.0
@@ -122,9 +122,10 @@ WORST = ("freeze_between",)
 
 @pytest.mark.timeout(900)
 @pytest.mark.nemesis
-async def test_one_at_a_time_whatever_is_hurt(seed: int) -> None:
-    seconds = float(os.environ.get("AIOETCD2_LOCK_SECONDS", "20"))
-    report = await play(seconds, seed)
+@pytest.mark.parametrize("recipe", RECIPES)
+async def test_one_at_a_time_whatever_is_hurt(recipe: str, seed: int) -> None:
+    seconds = float(os.environ.get("AIOETCD2_LOCK_SECONDS", "20")) if recipe == "lock" else 20.0
+    report = await play(seconds, seed, recipe=recipe)
     print(report)
     assert not report.violations, str(report)
     assert not report.books.problems, str(report)

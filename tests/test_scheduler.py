@@ -102,6 +102,8 @@ async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr(_scheduler, "now", lambda: clock.now)
     monkeypatch.setattr(_shared, "LOOK", 0.01)
     world = World(clock, dice)
+    assert dice.asked == [(0.0, _scheduler.TOGETHER)]  # its phase, which is not that of other processes
+    dice.asked.clear()
     yield world
     for entry in world.entries:
         await entry.leave(briefly=True)
@@ -139,6 +141,23 @@ async def test_a_thousand_make_an_even_stream(monkeypatch: pytest.MonkeyPatch, w
     assert sum(seconds.values()) / 100 == pytest.approx(50, abs=2)
     assert max(seconds.values()) <= 100
     assert min(seconds.values()) >= 20
+
+
+async def test_turns_that_are_some_time_off_come_together(monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    import random
+
+    monkeypatch.setattr(_scheduler, "random", random.Random(7))
+    await world.register(100)
+    await world.passes(4 * PERIOD, step=0.03125)
+    turns = [at - 1000 for at, _ in world.refreshed]
+    assert len({at for at in turns if at < _scheduler.SOON}) > 10
+    later = [at for at in turns if at >= _scheduler.SOON]
+    assert len(later) > 300
+    assert all(at % _scheduler.TOGETHER == 0 for at in later)
+    times = {key: [at for at, other in world.refreshed if other == key] for _, key in world.refreshed}
+    apart = [after - before for each in times.values() for before, after in zip(each, each[1:], strict=False)]
+    assert min(apart) >= 0.9 * PERIOD - _scheduler.TOGETHER
+    assert max(apart) <= 1.1 * PERIOD + 0.03125
 
 
 async def test_what_is_made_again_is_spread_anew(world: World) -> None:

@@ -1,5 +1,7 @@
 """Many keys that one client keeps alive in one event loop: a few requests at a time, and no task for each.
 
+A process that wakes for each request alone pays for it up to three times: turns that are some time off come together.
+
 A key is *due*, *running* or *planned*. Where all endpoints are out of reach, one of those that are due tries for all.
 """
 
@@ -20,6 +22,11 @@ AT_ONCE = 16
 """Refreshes in flight."""
 
 JITTER = 0.1
+
+TOGETHER = 0.5
+"""Seconds of which all turns come at once, unless they are soon."""
+
+SOON = 10 * TOGETHER
 
 LONGEST_PAUSE = 2.0
 """Seconds from one try of a key to the next while it fails."""
@@ -184,6 +191,7 @@ class Scheduler:
         self._running: dict[Entry, asyncio.Task[None]] = {}
         self._failing: dict[Entry, type[BaseException]] = {}
         self._outage = False
+        self._phase = random.uniform(0.0, TOGETHER)  # not that of other processes
         self._pauses = Pauses(LONGEST_PAUSE_IN_OUTAGE)
         self._pause: asyncio.TimerHandle | None = None
         self._leaving_until: float | None = None
@@ -191,9 +199,13 @@ class Scheduler:
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def plan(self, entry: Entry, seconds: float) -> None:
-        """Give it a turn later."""
-        if not entry.left:
-            entry.timer = self.loop.call_later(seconds, self.hurry, entry)
+        """Give it a turn later, or earlier by less than `TOGETHER`, with others."""
+        if entry.left:
+            return
+        at = self.loop.time() + seconds
+        if seconds >= SOON:
+            at -= (at - self._phase) % TOGETHER
+        entry.timer = self.loop.call_at(at, self.hurry, entry)
 
     def hurry(self, entry: Entry) -> None:
         """Give it a turn as soon as there is one. One that runs looks at its value again before it ends."""

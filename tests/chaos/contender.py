@@ -13,11 +13,11 @@ import random
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import AbstractAsyncContextManager, closing
 from dataclasses import asdict, dataclass
 
 from aioetcd2 import Client, EndpointSelection, EtcdError, LockLostError
-from aioetcd2.recipes import Held, Lock, _lease
+from aioetcd2.recipes import Election, Held, Lock, Semaphore, _lease
 
 from .fence import Access
 
@@ -33,8 +33,9 @@ class Options:
         who: Its name.
         seed: Of its choices.
         endpoints: Where it reaches the cluster.
-        path: Of the lock.
-        ttl: Of the lock, in seconds.
+        recipe: What is to exclude the others: "lock", "semaphore" (with room for one) or "election".
+        path: Of that.
+        ttl: Of that, in seconds.
         register: The socket of what the lock protects.
         believing: `False` = it holds on to what it has until it hears of its loss, as a naive lock does.
         patient: With the time-outs that a client has by default; otherwise with those of a second and less.
@@ -43,6 +44,7 @@ class Options:
     who: str
     seed: str
     endpoints: list[str]
+    recipe: str
     path: str
     ttl: float
     register: str
@@ -119,6 +121,15 @@ async def act(held: Held, access: Access, dice: random.Random, ttl: float) -> No
             time.sleep(ttl + 0.5)
 
 
+def exclusive(client: Client, options: Options) -> AbstractAsyncContextManager[Held]:
+    """What holds for a block what is wanted."""
+    if options.recipe == "election":
+        return Election(client.keys, options.path, ttl=options.ttl, name=options.who).lead()
+    if options.recipe == "semaphore":
+        return Semaphore(client.keys, options.path, 1, ttl=options.ttl, name=options.who)
+    return Lock(client.keys, options.path, ttl=options.ttl, name=options.who)
+
+
 async def contend(options: Options, dice: random.Random) -> None:
     """Want the lock again and again."""
     witness = Witness()
@@ -128,7 +139,7 @@ async def contend(options: Options, dice: random.Random) -> None:
         header_timeout=5.0 if options.patient else 1.0,
         probe_interval=5.0 if options.patient else 0.5,
     ) as client:
-        lock = Lock(client.keys, options.path, ttl=options.ttl, name=options.who)
+        lock = exclusive(client, options)
         with closing(await Access.to(options.register)) as access:
             while True:
                 try:
