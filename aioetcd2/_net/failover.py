@@ -208,7 +208,7 @@ class Failover:
             try:
                 answer = await send(endpoint, request)
                 try:
-                    head = head_of(answer)
+                    head = answer if isinstance(answer, HTTPResult) else answer.head
                     if 300 <= head.status < 400:
                         answer = await self._redirects.follow(send, endpoint, request, answer)
                         head = head_of(answer)

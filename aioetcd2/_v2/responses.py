@@ -153,12 +153,12 @@ def keys(result: HTTPResult, request: object) -> Response:
             body = _decode_keys(result.body)
         except RecursionError:
             body = _deep_keys(result.body)
-        some_end = result.body.find(_EXPIRATION) >= 0
-        if some_end or body.action == "expire":
-            _complete(body, some_end)
+        node = body.node
+        if node is None or node.expiration is not None or node.nodes or body.prev_node is not None:
+            _complete(body, result.body.find(_EXPIRATION) >= 0)
         return Response(
             body.action,
-            body.node,
+            node,
             body.prev_node,
             _index(find(INDEX, 0)),
             int(find(RAFT_INDEX, 0)),
