@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import shutil
 import statistics
@@ -199,8 +200,10 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(some: list[Figures], others: list[Figures], key: str) -> Spread:
-    """One contender's figure over another's, round by round."""
-    return spread([mine[key] / theirs[key] for mine, theirs in zip(some, others, strict=True)])
+    """One contender's figure over another's, round by round; NaN where that is 0, as memory is of a few keys."""
+    return spread(
+        [mine[key] / theirs[key] if theirs[key] else math.nan for mine, theirs in zip(some, others, strict=True)]
+    )
 
 
 def median(figures: list[Figures], key: str, scale: float = 1.0) -> float:

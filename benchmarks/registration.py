@@ -6,7 +6,7 @@ import asyncio
 
 from aioetcd2.testing import EtcdServer
 
-from .contenders import OURS
+from .contenders import BARE, OURS
 from .harness import Crew, Figures, Settings
 from .memory import cpu_of
 from .report import Aim, Column, Section, compared
@@ -18,6 +18,7 @@ COLUMNS = (
     Column("requests a second", "rate", format=",.1f"),
     Column("in any one second, at most", "burst", format=",.0f"),
     Column("of a core", "core", format=".2%"),
+    Column("of a core: as many bare sets", "bare", format=".2%"),
     Column("CPU over as many calls", "over", format=".2f"),
     Column("KiB each", "memory", 2**-10, ".1f"),
     Column("tasks more", "tasks", format=",.0f"),
@@ -48,7 +49,17 @@ async def once(settings: Settings, server: EtcdServer) -> Figures:
             "refresh", key=f"{PREFIX}/by-hand", ttl=TTL, rate=3 / TTL * len(keys), seconds=seconds
         )
         by_hand = (cpu_of(worker.pid) - by_hand) / max(1, called["count"])
-        return {**entered, **rates, **left, "core": cpu / settings.registered, "over": each / max(by_hand, 1e-6)}
+        bare = crew.worker(BARE)
+        await bare.ask("open", endpoints=[server.endpoint])
+        sets = await bare.ask("rate", what="set", key=f"{PREFIX}/bare", value="x", tasks=16, seconds=settings.seconds)
+        return {
+            **entered,
+            **rates,
+            **left,
+            "core": cpu / settings.registered,
+            "over": each / max(by_hand, 1e-6),
+            "bare": sets["cpu"] * 3 / TTL * len(keys),
+        }
 
 
 async def measure(settings: Settings) -> Section:
@@ -58,9 +69,10 @@ async def measure(settings: Settings) -> Section:
     text = f"""\
 {count:,} registrations of one client with a TTL of {TTL:g} s, entered at once; then for {settings.registered:g} s
 nothing but their refreshes. Requests are counted at a TCP front before the member, from the moment at which all are
-there; CPU is what the system says of the client's process; beside it that of as many plain refreshes of one key, one
-after another at the same pace, in the same process afterwards. Tasks are those that the event loop has more while no
-refresh is under way. Once, whatever the number of rounds."""
+there; CPU is what the system says of the client's process. Beside it: what as many sets of bare aiohttp take
+that are sent without a pause, 16 at a time, for fewer writes keep no thousand keys; and that of as many plain refreshes
+of one key, one after another at the same pace, in the same process afterwards. Tasks are those that the event loop has
+more while no refresh is under way. Once, whatever the number of rounds."""
     rate = 3 / TTL * count
     aims = [
         Aim("registration: requests a second", figures["rate"], rate * 1.1),

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.harness import ratios
+from benchmarks.report import ratio_aim
 
 pytestmark = [pytest.mark.etcd, pytest.mark.skipif(sys.platform != "linux", reason="the benchmarks read /proc")]
 
@@ -88,6 +92,12 @@ async def test_who_others_are_compared_with_takes_part(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert b"bare aiohttp can't be left out" in err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_over_nothing_is_no_figure() -> None:
+    found = ratios([{"memory": 5}], [{"memory": 0}], "memory")
+    assert math.isnan(found.median)
+    assert not ratio_aim("memory", found, 1.3).met
 
 
 def test_an_earlier_library_has_no_recipes() -> None:

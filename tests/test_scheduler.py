@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 
 import pytest
 
@@ -150,14 +151,14 @@ async def test_turns_that_are_some_time_off_come_together(monkeypatch: pytest.Mo
     await world.register(100)
     await world.passes(4 * PERIOD, step=0.03125)
     turns = [at - 1000 for at, _ in world.refreshed]
-    assert len({at for at in turns if at < _scheduler.SOON}) > 10
-    later = [at for at in turns if at >= _scheduler.SOON]
+    assert len({at for at in turns if at < _scheduler.LONGEST_PAUSE}) > 5
+    later = [at for at in turns if at > _scheduler.LONGEST_PAUSE]
     assert len(later) > 300
     assert all(at % _scheduler.TOGETHER == 0 for at in later)
     times = {key: [at for at, other in world.refreshed if other == key] for _, key in world.refreshed}
-    apart = [after - before for each in times.values() for before, after in zip(each, each[1:], strict=False)]
-    assert min(apart) >= 0.9 * PERIOD - _scheduler.TOGETHER
-    assert max(apart) <= 1.1 * PERIOD + 0.03125
+    apart = [after - before for each in times.values() for before, after in pairwise(each)]
+    assert min(apart) >= 0.9 * PERIOD - _scheduler.TOGETHER / 2
+    assert max(apart) <= 1.1 * PERIOD + _scheduler.TOGETHER / 2 + 0.03125
 
 
 async def test_what_is_made_again_is_spread_anew(world: World) -> None:

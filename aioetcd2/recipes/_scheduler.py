@@ -23,13 +23,11 @@ AT_ONCE = 16
 
 JITTER = 0.1
 
-TOGETHER = 0.5
-"""Seconds of which all turns come at once, unless they are soon."""
-
-SOON = 10 * TOGETHER
-
 LONGEST_PAUSE = 2.0
 """Seconds from one try of a key to the next while it fails."""
+
+TOGETHER = 0.5
+"""Seconds from some turns that come at once to the next ones. What comes before `LONGEST_PAUSE` is over comes alone."""
 
 LONGEST_PAUSE_IN_OUTAGE = 0.5
 """Seconds from one try of any key to the next while nothing answers."""
@@ -199,12 +197,12 @@ class Scheduler:
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def plan(self, entry: Entry, seconds: float) -> None:
-        """Give it a turn later, or earlier by less than `TOGETHER`, with others."""
+        """Give it a turn later, at about that time."""
         if entry.left:
             return
         at = self.loop.time() + seconds
-        if seconds >= SOON:
-            at -= (at - self._phase) % TOGETHER
+        if seconds > LONGEST_PAUSE:
+            at = self._phase + TOGETHER * round((at - self._phase) / TOGETHER)
         entry.timer = self.loop.call_at(at, self.hurry, entry)
 
     def hurry(self, entry: Entry) -> None:
