@@ -65,6 +65,13 @@ KEY_LINES = {
         r"lost: its key was deleted, or written by another",
         r"fenced: 'dave takes' comes too late: its token is \d+, and \d+ was here",
     ],
+    "semaphore.py": [
+        r"10 reports, at most 3 at a time",
+        r"held by alice, bob, carol",
+        r"no room; try again later",
+        r"report 10 begins again: its key was deleted, or written by another",
+        r"report 10 is done",
+    ],
     "election.py": [
         r"leads at first: nobody",
         r"then: first",
