@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable
@@ -114,3 +116,27 @@ async def test_nothing_stays_of_a_call(name: str, server: EtcdServer, prefix: st
     memory = min(after[1] - before[1] for before, after in pairwise(left))
     assert objects < ROUND / 50, f"{objects} objects are left of {ROUND} calls: {left}"
     assert memory < ROUND * 8, f"{memory} bytes are left of {ROUND} calls: {left}"
+
+
+FAULTS = """
+import asyncio, resource, sys
+from aioetcd2 import Client
+
+async def main():
+    async with Client(sys.argv[1]) as client:
+        for number in range(300):
+            if number == 100:
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            await client.keys.get("/")
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries have other limits")
+def test_no_read_has_memory_mapped_for_it(server: EtcdServer) -> None:
+    command = (sys.executable, "-c", FAULTS, server.endpoint)
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(128 * 1024)}  # or it rises by luck, with what was freed
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert int(run.stdout) < 100, "page faults of 200 calls"

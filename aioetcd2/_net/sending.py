@@ -19,6 +19,10 @@ from .causes import UNSENT, words_of
 WRITE_IDLE = 0.5
 """Seconds for which a connection may have been idle that is to carry a write: what is in between reaps later ones."""
 
+READ_SIZE = 120 * 1024
+"""Bytes that a connection reads at once, at most. For 128 KiB and more the C library maps memory, and gives it back:
+of asyncio's own 256 KiB, each read costs two page faults and three system calls, however small the answer is."""
+
 _KEEP_ALIVE = istr("Keep-Alive")
 _TOLD = re.compile(r"\b(timeout|max)\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
@@ -132,6 +136,8 @@ class FitRequest(aiohttp.ClientRequest):
         life: Life | None = getattr(protocol, _LIFE, None)
         if life is None:
             self.connections.add(protocol, conn.transport)
+            if hasattr(conn.transport, "max_size"):  # that of asyncio without TLS
+                conn.transport.max_size = READ_SIZE
         elif self.chooses:
             if self._is_unfit(life):
                 conn.transport.abort()

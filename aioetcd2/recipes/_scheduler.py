@@ -26,7 +26,7 @@ JITTER = 0.1
 LONGEST_PAUSE = 2.0
 """Seconds from one try of a key to the next while it fails."""
 
-TOGETHER = 0.5
+TOGETHER = 0.25
 """Seconds from some turns that come at once to the next ones. What comes before `LONGEST_PAUSE` is over comes alone."""
 
 LONGEST_PAUSE_IN_OUTAGE = 0.5
