@@ -47,7 +47,7 @@ class SharedKeys(LossyKeys):
 
         return await self._write("refresh", apply)
 
-    async def delete(self, key: str, *, prev_index: int) -> Response:  # type: ignore[override]
+    async def delete(self, key: str, *, prev_index: int) -> Response:  # type: ignore[override]  # no delete without a condition may come here
         return await self._write("delete", lambda: self._drop(key, prev_index))
 
     def watch(self, key: str, *, after_index: int, resync: bool) -> History:

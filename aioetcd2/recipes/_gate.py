@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -18,10 +19,9 @@ from ._places import Place
 from .held import Held
 
 HeldT = TypeVar("HeldT", bound=Held)
-G = TypeVar("G", bound="Gate[Held]")
 
 
-class Gate(Generic[HeldT]):
+class Gate(ABC, Generic[HeldT]):
     """A path at which places wait for their turn.
 
     Args:
@@ -54,9 +54,9 @@ class Gate(Generic[HeldT]):
         self._what = f"{type(self).__name__.lower()} {self._path}"
         self._blocks: dict[asyncio.Task[object] | None, Block[HeldT]] = {}
 
+    @abstractmethod
     async def _turn(self, place: Place, patience: Patience) -> int | None:
         """Wait until it is this place's turn; the index at which it was. `None` if the place has ended meanwhile."""
-        raise NotImplementedError
 
     async def acquire(self) -> HeldT:
         """Wait for the turn, for a holder that is no block; there is no body to be cancelled.

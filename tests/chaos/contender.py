@@ -172,5 +172,5 @@ if __name__ == "__main__":
     logging.getLogger("aioetcd2").addHandler(logging.NullHandler())
     given = Options(**json.loads(sys.argv[1]))
     if not given.believing:
-        _lease.Lease.remaining = lambda self: 3600.0  # type: ignore[method-assign]
+        _lease.Lease.remaining = lambda self: 3600.0  # type: ignore[method-assign]  # the control: belief without an end
     asyncio.run(main(given))
