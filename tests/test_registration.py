@@ -132,10 +132,13 @@ async def test_a_leftover_is_taken_over_without_a_moment_in_between(
 
 async def test_another_period(client: Client, other: Client, key: str) -> None:
     async with Registration(client.keys, key, "a", ttl=60, refresh=0.1):
-        first = node_of(await other.keys.get(key))
-        await asyncio.sleep(0.55)
-        last = node_of(await other.keys.get(key))
-    assert 4 <= last.modified_index - first.modified_index <= 8
+        first = node_of(await other.keys.get(key)).modified_index
+        began = time.monotonic()
+        while (last := node_of(await other.keys.get(key)).modified_index) < first + 5:
+            await asyncio.sleep(0.01)
+        seconds = time.monotonic() - began
+    assert last - first <= seconds / 0.09 + 1
+    assert seconds < 5  # at a third of the TTL it would be 80
 
 
 async def test_an_error_of_the_block_goes_on(client: Client, other: Client, key: str) -> None:
@@ -164,7 +167,7 @@ async def test_many_take_no_tasks(client: Client, other: Client, prefix: str) ->
     async with AsyncExitStack() as stack:
         for number in range(100):
             await stack.enter_async_context(Registration(client.keys, f"{prefix}/{number:03}", "a", ttl=600))
-        assert asyncio.all_tasks() == before
+        assert len(asyncio.all_tasks() - before) < 3  # there may be one whose turn it is
         assert len((await other.keys.get(prefix)).nodes) == 100
     assert (await other.keys.get(prefix)).nodes == ()
 
@@ -211,14 +214,15 @@ async def test_theirs_until_it_is_gone(
 async def test_an_old_process_does_not_remove_the_key_of_its_successor(
     client: Client, other: Client, key: str, value: str, noticed: bool
 ) -> None:
-    async with Registration(other.keys, key, "before", ttl=60) as successor:
-        async with Registration(client.keys, key, "ours", ttl=60, refresh=0.3) as registration:
-            await other.keys.set(key, value, prev_exist=True)
+    async with AsyncExitStack() as later:
+        async with Registration(client.keys, key, "ours", ttl=60, refresh=0.3 if noticed else None) as registration:
+            successor = await later.enter_async_context(Registration(other.keys, key, value, ttl=60))
             if noticed:
                 await until(lambda: not registration.registered)
         assert await value_of(other, key) == value
-        assert successor.registered
-    assert await value_of(other, key) == value
+        await successor.update("still there")
+        assert await value_of(other, key) == "still there"
+    assert await value_of(other, key) is None
 
 
 async def test_a_directory_in_its_place_is_another_s(client: Client, other: Client, key: str) -> None:
@@ -534,8 +538,8 @@ async def test_answers_that_are_lost_before_the_end(
     async with Registration(through.keys, key, "ours", ttl=60, refresh=0.1):
         before = node_of(await other.keys.get(key))
         proxy.losing = True
-        await asyncio.sleep(0.3)  # a refresh is carried out, and its answer lost
-        assert node_of(await other.keys.get(key)).modified_index > before.modified_index
+        while node_of(await other.keys.get(key)).modified_index == before.modified_index:
+            await asyncio.sleep(0.05)  # a refresh is carried out, and its answer lost
         if value == "theirs":
             now = node_of(await other.keys.get(key))
             await other.keys.set(key, "ours", prev_index=now.modified_index)
