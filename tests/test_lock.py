@@ -318,8 +318,8 @@ async def test_the_deadline(client: Client, proxy: FaultProxy, path: str) -> Non
                     await asyncio.sleep(10)
                 finally:
                     ended = time.monotonic()
-        assert BELIEF - 0.6 < ended - began < BELIEF + 0.2
-        assert time.monotonic() - ended < 0.2, "after a loss by deadline nothing is awaited"
+        assert BELIEF - 0.6 < ended - began < BELIEF + 0.4
+        assert time.monotonic() - ended < 0.5, "after a loss by deadline nothing is awaited"
         assert caught.value.reason == held.reason
         assert await places(client, path) == [held.key], "it expires, after the belief in it has ended"
 

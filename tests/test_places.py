@@ -106,4 +106,4 @@ async def test_postponed_deadline_has_its_whole_time() -> None:
             await asyncio.sleep(0.06)
             deadline.begin_anew()
             await asyncio.sleep(1)
-    assert 0.15 < time.monotonic() - start < 0.5
+    assert 0.15 < time.monotonic() - start < 1

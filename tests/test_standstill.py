@@ -107,7 +107,7 @@ async def test_what_did_not_come_is_given_up_all_the_same() -> None:
         start = time.monotonic()
         with pytest.raises(ClusterError):
             await call
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 1
 
 
 @pytest.mark.etcd

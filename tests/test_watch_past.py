@@ -312,7 +312,7 @@ async def test_a_quiet_key_asked_for_half_a_second_at_a_time(
     began = time.monotonic()
     written = await client.keys.set(prefix, "2")
     assert modified(await waiting) == written.index
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < 0.25
     if whole:
         for _ in range(3):  # and at rest
             with suppress(asyncio.TimeoutError):
@@ -322,7 +322,7 @@ async def test_a_quiet_key_asked_for_half_a_second_at_a_time(
     written = await client.keys.set(prefix, "3")
     began = time.monotonic()
     assert modified(await watcher.next()) == written.index
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < 0.25
     await watcher.aclose()
     assert caplog.records == []
 
