@@ -148,9 +148,12 @@ class Scene:
             await asyncio.sleep(2 * LATE)
         assert not await self.places(path), f"a key is left behind by a cancellation at step {at}"
         await until(lambda: not own_tasks(), 2.0)
-        if await self.watches() > watches:
-            await asyncio.sleep(0.2)  # the server may not know yet
-            assert await self.watches() <= watches, f"a watch is left behind by a cancellation at step {at}"
+        for _ in range(10):  # the server may not know yet
+            if await self.watches() <= watches:
+                break
+            await asyncio.sleep(0.2)
+        else:
+            raise AssertionError(f"a watch is left behind by a cancellation at step {at}")
         assert self.proxy is None or self.proxy.open <= MOST_KEPT
         return reached
 

@@ -132,7 +132,10 @@ async def test_what_is_given_up_is_freed(tls: bool, tmp_path: Path) -> None:
             done = await asyncio.gather(*calls, return_exceptions=True)
             assert {type(each) for each in done} == {ClusterError}
             del calls, done, value
-            await asyncio.sleep(0.2)
+            for _ in range(20):
+                await asyncio.sleep(0.1)
+                if open_sockets() <= sockets:
+                    break
             assert open_sockets() <= sockets, "before the client is closed"
             await client.close()
             gc.collect()
