@@ -23,7 +23,8 @@ from aioetcd2 import (
     UnauthorizedError,
     V2DisabledError,
 )
-from aioetcd2.recipes import Held, Holder, Lock, LockHeldError, LockLostError
+from aioetcd2.recipes import Held, Holder, Lock, LockHeldError, LockLostError, _places
+from aioetcd2.recipes._clock import now
 from aioetcd2.testing import EtcdServer
 
 from .conftest import node_of
@@ -343,6 +344,25 @@ async def test_a_keep_alive_that_comes_too_late_brings_nothing_back(lock: Lock) 
     await asyncio.wait([task], timeout=2)
     assert held.lost.is_set()
     assert not held.valid
+
+
+async def test_a_suspension_that_no_timer_has_seen(lock: Lock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is kept alive after it, but there was a time in which nobody knew."""
+    suspended = 0.0
+
+    def clock() -> float:
+        return now() + suspended
+
+    held = await lock.acquire()
+    monkeypatch.setattr(_places, "now", clock)
+    monkeypatch.setattr(held._place.lease, "_clock", clock)
+    assert held.remaining() > 0
+    suspended = BELIEF + 0.1
+    assert not held.valid
+    await asyncio.wait_for(held.lost.wait(), TTL / 3 + 1)
+    assert not held.valid
+    assert held._place.lease.remaining() > 0, "it was kept alive"
+    await lock.release(held)
 
 
 async def test_the_client_is_closed(server: EtcdServer, path: str) -> None:

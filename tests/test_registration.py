@@ -220,6 +220,7 @@ async def test_an_old_process_does_not_remove_the_key_of_its_successor(
             if noticed:
                 await until(lambda: not registration.registered)
         assert await value_of(other, key) == value
+        assert successor.registered
         await successor.update("still there")
         assert await value_of(other, key) == "still there"
     assert await value_of(other, key) is None
